@@ -1,0 +1,229 @@
+"""The configuration of one run: a TOML file, `--set` overrides, defaults. Validation lives here and nowhere else.
+
+Keys are `recipe input output media models.<name> pools.<step> budget` (design §3). Everything inside the package
+trusts the values. `fingerprint_parts` says which of them decide results; staffing, paths and the manifest do not.
+"""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emer_ray.errors import ConfigError
+
+RESULTS_VERSION = 1
+"""Raised by hand when code changes results; a golden test forces it."""
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputConfig(_Section):
+    manifest: str | None = None
+    """CSV, JSONL or Parquet file, or a folder/prefix of media; local or s3://."""
+    where: str | None = None
+    """Polars SQL condition over manifest columns, e.g. "split = 'test' AND end_s - start_s < 20"."""
+    sample: Count | None = None
+    """Keep this many rows, drawn by a hash of `seed` and clip id."""
+    limit: Count | None = None
+    """Keep the first rows, after `where` and `sample`."""
+    seed: int = 0
+    allow_http: bool = False
+    """Accept http(s) URIs; link-local, loopback and private hosts stay refused."""
+    answers: str | None = None
+    """Run directory whose equal steps are reused."""
+
+
+class OutputConfig(_Section):
+    run: str | None = None
+    """Run directory, local or s3://."""
+    shard_clips: Count = 16
+    """Clips per shard; lowered where a shard's heaviest table would pass `block_mb`."""
+    block_mb: Count = 128
+    snapshot_clips: Count = 10_000
+    """The driver rolls an index snapshot after this many receipts."""
+
+
+class MediaConfig(_Section):
+    """How clips are decoded; every key changes results except `threads`, `deadline_s` and `memory_mb`."""
+
+    frames: Count = 16
+    sampling: Literal["centre", "affectgpt", "segment_start", "fps"] = "centre"
+    """centre: middle of n equal segments. affectgpt, segment_start: upstream rules (science §a.6). fps: every
+    1/`fps` seconds, at most `frames`."""
+    fps: Positive | None = None
+    """Only with sampling = "fps"."""
+    resize: Literal["shorter", "square", "none"] = "shorter"
+    size_px: Count = 448
+    """Shorter side at most this (never enlarged), or the side of the square."""
+    max_mb: Count = 2048
+    max_pixels: Count = 8192 * 4320
+    max_window_s: Positive = 600.0
+    """A longer window is failed as too_large: EMER explains short clips."""
+    threads: Count = 1
+    deadline_s: Positive = 60.0
+    memory_mb: Count = 2048
+    """Address space a decoder child may take beyond its start."""
+
+    @model_validator(mode="after")
+    def _fps_with_fps(self) -> "MediaConfig":
+        if (self.sampling == "fps") != (self.fps is not None):
+            raise ValueError('fps is needed with sampling = "fps" and with no other sampling')
+        return self
+
+
+class ModelConfig(_Section):
+    """A named backend with its settings; `options` go to the backend as they are."""
+
+    backend: Literal["embedded", "fake"] = "embedded"
+    model: str = ""
+    """Model id, folder or s3:// prefix, where the backend wants one."""
+    revision: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PoolConfig(_Section):
+    """Staffing of one step; what is left out is chosen from the cluster, and the choice recorded."""
+
+    actors: Count | None = None
+    max_actors: Count | None = None
+    cpus: Annotated[float, Field(ge=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory_mb: Count | None = None
+    batch: Count | None = None
+    """Clips handed to the model at once; null = a whole shard."""
+    deadline_s: Positive | None = None
+    """A micro-batch that takes longer ends its process; the clip that does it alone three times is failed."""
+
+
+class BudgetConfig(_Section):
+    failed_share: Share = 0.2
+    stop_early: bool = False
+    usd: Positive | None = None
+
+
+class RunConfig(_Section):
+    recipe: str = "one_shot"
+    language: Literal["en", "zh"] = "en"
+    input: InputConfig = InputConfig()
+    output: OutputConfig = OutputConfig()
+    media: MediaConfig = MediaConfig()
+    models: dict[str, ModelConfig] = Field(default_factory=lambda: {"main": ModelConfig()})
+    pools: dict[str, PoolConfig] = Field(default_factory=dict)
+    budget: BudgetConfig = BudgetConfig()
+
+
+def load(
+    path: str | Path | None,
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Read a run's TOML and apply `a.b=c` overrides. Precedence: defaults < file < overrides."""
+    values: dict[str, Any] = dict(defaults or {})
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"configuration {path}: {error.strerror}; give the path of a TOML file"
+            ) from None
+        try:
+            values = _merge(values, tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"configuration {path}: not TOML ({error})") from None
+    for override in overrides:
+        values = _merge(values, _override(override))
+    return parse(values)
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Validate plain values; a wrong key is answered with the nearest right one."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(dict(item)) for item in error.errors())) from None
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        message = str(item["msg"]).removeprefix("Value error, ")
+        return f"{path or 'configuration'}: {message} (got {item['input']!r})" if path else message
+    *parents, wrong = [str(part) for part in item["loc"]]
+    section = _section(parents)
+    near = difflib.get_close_matches(wrong, section, n=1, cutoff=0.5)
+    elsewhere = [p for p in known_keys() if p.rsplit(".", 1)[-1] == wrong]
+    hint = ".".join([*parents, near[0]]) if near else (elsewhere[0] if elsewhere else None)
+    tail = f"did you mean {hint}?" if hint else f"known keys here: {', '.join(section)}"
+    return f"unknown key {path}: {tail}"
+
+
+def _section(parents: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    names = {
+        "input": InputConfig,
+        "output": OutputConfig,
+        "media": MediaConfig,
+        "budget": BudgetConfig,
+    }
+    if parents:
+        head = parents[0]
+        model = names.get(head) or {"models": ModelConfig, "pools": PoolConfig}[head]
+    return list(model.model_fields)
+
+
+def known_keys() -> list[str]:
+    """List every dotted key, with `<name>` and `<step>` where a name is free."""
+    keys = ["recipe", "language"]
+    for prefix, model in (
+        ("input", InputConfig),
+        ("output", OutputConfig),
+        ("media", MediaConfig),
+        ("models.<name>", ModelConfig),
+        ("pools.<step>", PoolConfig),
+        ("budget", BudgetConfig),
+    ):
+        keys += [f"{prefix}.{name}" for name in cast(type[BaseModel], model).model_fields]
+    return keys
+
+
+def _override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {text}: give KEY=VALUE, for example --set input.limit=100")
+    nested: Any = _value(value)
+    for part in reversed(path.strip().split(".")):
+        nested = {part: nested}
+    return cast(dict[str, Any], nested)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(cast(Mapping[str, Any], old), value) if both else value
+    return merged
+
+
+def digest(value: Any) -> str:
+    """Hash plain JSON values: the same on every machine and Python."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

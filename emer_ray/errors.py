@@ -1,0 +1,103 @@
+"""The exceptions of emer_ray, as a tree.
+
+    EmerError                  anything a user can act on; the command line prints it without a traceback
+    ├── ConfigError            a key, value or combination in the configuration is wrong       (exit 2)
+    ├── ManifestError          rows of a manifest break its grammar                            (exit 2)
+    ├── RunDirError            a run directory is foreign, taken, damaged or not one           (exit 2)
+    ├── ModelError             weights are missing, unreadable or fail their checksum          (exit 2)
+    ├── StorageError           an object cannot be read, written or listed                     (exit 2)
+    ├── BudgetError            a run went over its budget; what it wrote stays                 (exit 1)
+    └── ClipError              the expected failure of one clip; becomes a row, never ends a run
+
+A message names the thing, the value and the remedy. Nothing decides by message text: `StorageError` and
+`ClipError` carry a `kind` out of a closed set.
+"""
+
+from typing import Final, Literal, get_args
+
+StorageKind = Literal["missing", "denied", "storage"]
+
+FailureKind = Literal[
+    "missing",
+    "denied",
+    "storage",
+    "empty",
+    "not_media",
+    "corrupt",
+    "truncated",
+    "too_large",
+    "timeout",
+    "crashed",
+    "memory",
+    "unparsable",
+    "error",
+]
+
+FAILURE_KINDS: Final[dict[FailureKind, str]] = {
+    "missing": "the URI names nothing",
+    "denied": "access to the object was refused",
+    "storage": "the object store kept failing after its retries",
+    "empty": "the file has zero bytes",
+    "not_media": "no audio or video container was recognised",
+    "corrupt": "a container was recognised, but nothing in it decodes",
+    "truncated": "less than half of the declared window decodes",
+    "too_large": "bytes, picture size or duration are beyond the limits of `media`",
+    "timeout": "a stage passed its deadline on this clip",
+    "crashed": "the process died on this clip, each time it was tried alone",
+    "memory": "decoding this clip passed its memory limit",
+    "unparsable": "no explanation could be read from the model's answer; the answer is kept",
+    "error": "any other exception; its type and text are the message",
+}
+"""The closed set of failure kinds and what each means (design §4)."""
+
+assert set(FAILURE_KINDS) == set(get_args(FailureKind))
+
+
+class EmerError(Exception):
+    """Raised for anything a user can act on."""
+
+    exit_code: int = 2
+
+
+class ConfigError(EmerError):
+    """A key, a value or a combination in the configuration is wrong."""
+
+
+class ManifestError(EmerError):
+    """Rows of a manifest break its grammar."""
+
+
+class RunDirError(EmerError):
+    """A run directory is foreign, taken, damaged, or not one."""
+
+
+class ModelError(EmerError):
+    """Weights are missing, unreadable, or fail their checksum."""
+
+
+class BudgetError(EmerError):
+    """A run went over its budget; everything it wrote stays."""
+
+    exit_code = 1
+
+
+class StorageError(EmerError):
+    """An object cannot be read, written or listed; `kind` says which way."""
+
+    def __init__(self, kind: StorageKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: StorageKind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return (type(self), (self.kind, str(self)))
+
+
+class ClipError(EmerError):
+    """The expected failure of one clip: becomes a row of `failures/`."""
+
+    def __init__(self, kind: FailureKind, message: str) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return (type(self), (self.kind, str(self)))

@@ -1,0 +1,427 @@
+"""Every column there is: one `pa.field` each, and the tables composed from them.
+
+A column shared by five tables is one line here; its documentation is the field's metadata, from which the
+data contract in the README is generated. All tables are built by `table`, never by `pa.Table.from_pylist`,
+which drops unknown keys and accepts nulls in non-nullable fields.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+
+def _field(name: str, type_: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"doc": doc})
+
+
+def _list(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("item", item, nullable=False))
+
+
+MEASURE: Final = pa.struct(
+    [
+        pa.field("measure", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=True),
+        pa.field("unit", pa.string(), nullable=False),
+        pa.field("start_s", pa.float64(), nullable=True),
+        pa.field("end_s", pa.float64(), nullable=True),
+        pa.field("baseline", pa.float64(), nullable=True),
+        pa.field("baseline_source", pa.string(), nullable=True),
+    ]
+)
+"""A number read off a clip: what, how much, in which unit, when (seconds from the start of the window), against what."""
+
+CLUE: Final = pa.struct(
+    [
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("evidence", _list(MEASURE), nullable=False),
+    ]
+)
+
+LABEL: Final = pa.struct(
+    [
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("support", pa.float64(), nullable=True),
+    ]
+)
+
+ANSWER: Final = pa.struct(
+    [
+        pa.field("step", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
+        pa.field("finish", pa.string(), nullable=False),
+        pa.field("tokens_in", pa.int64(), nullable=True),
+        pa.field("tokens_out", pa.int64(), nullable=True),
+        pa.field("latency_s", pa.float64(), nullable=True),
+    ]
+)
+
+MEDIA: Final = pa.struct(
+    [
+        pa.field("has_video", pa.bool_(), nullable=False),
+        pa.field("has_audio", pa.bool_(), nullable=False),
+        pa.field("declared_s", pa.float64(), nullable=True),
+        pa.field("decoded_s", pa.float64(), nullable=False),
+        pa.field("short", pa.bool_(), nullable=False),
+        pa.field("width", pa.int32(), nullable=True),
+        pa.field("height", pa.int32(), nullable=True),
+        pa.field("fps", pa.float64(), nullable=True),
+        pa.field("variable_rate", pa.bool_(), nullable=True),
+        pa.field("rotation_deg", pa.int32(), nullable=True),
+        pa.field("n_frames", pa.int32(), nullable=False),
+        pa.field("audio_hz", pa.int32(), nullable=True),
+        pa.field("video_codec", pa.string(), nullable=True),
+        pa.field("audio_codec", pa.string(), nullable=True),
+        pa.field("decoder", pa.string(), nullable=False),
+    ]
+)
+
+MODEL_USED: Final = pa.struct(
+    [
+        pa.field("step", pa.string(), nullable=False),
+        pa.field("backend", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("revision", pa.string(), nullable=True),
+        pa.field("prompt_hash", pa.string(), nullable=False),
+    ]
+)
+
+PROVENANCE: Final = pa.struct(
+    [
+        pa.field("fingerprint", pa.string(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),
+        pa.field("models", _list(MODEL_USED), nullable=False),
+        pa.field("versions", pa.map_(pa.string(), pa.string()), nullable=False),
+    ]
+)
+
+CLIP_ID = _field(
+    "clip_id", pa.string(), "The clip's name, unique in its manifest; nothing renames it"
+)
+VIDEO_URI = _field(
+    "video_uri", pa.string(), "Video file, or a folder of images when `fps` is given", nullable=True
+)
+AUDIO_URI = _field(
+    "audio_uri", pa.string(), "Audio file; null = the video's own sound", nullable=True
+)
+START_S = _field(
+    "start_s", pa.float64(), "Start of the window in the file, seconds; null = 0", nullable=True
+)
+END_S = _field(
+    "end_s",
+    pa.float64(),
+    "End of the window in the file, seconds; null = end of file",
+    nullable=True,
+)
+CROP = _field(
+    "crop",
+    _list(pa.float64()),
+    "x0, y0, x1, y1 as fractions of the picture; null = whole",
+    nullable=True,
+)
+FPS = _field(
+    "fps",
+    pa.float64(),
+    "Frames per second of an image folder; null = `video_uri` is a file",
+    nullable=True,
+)
+SUBTITLE_ZH = _field("subtitle_zh", pa.string(), "What is said, Chinese", nullable=True)
+SUBTITLE_EN = _field("subtitle_en", pa.string(), "What is said, English", nullable=True)
+SPEAKER = _field(
+    "speaker", pa.string(), "Who is seen or heard, as the corpus names them", nullable=True
+)
+SOURCE_ID = _field(
+    "source_id",
+    pa.string(),
+    "The recording a clip was cut from; clusters of intervals",
+    nullable=True,
+)
+SPLIT = _field("split", pa.string(), "train, test, … as the corpus names it", nullable=True)
+CORPUS = _field("corpus", pa.string(), "The corpus a clip belongs to", nullable=True)
+LICENCE_TAG = _field(
+    "licence_tag",
+    pa.string(),
+    "Licence of the media: an SPDX id, or `gated:NAME`, or null = unknown",
+    nullable=True,
+)
+COMPOSITE = _field(
+    "composite",
+    pa.bool_(),
+    "True where picture and sound were put together for a demonstration",
+    nullable=True,
+)
+LABEL_ONEHOT = _field("label_onehot", pa.string(), "Old label: one word", nullable=True)
+LABEL_OV = _field("label_ov", _list(pa.string()), "Old labels: open vocabulary", nullable=True)
+LABEL_SCORES = _field(
+    "label_scores",
+    pa.map_(pa.string(), pa.float64()),
+    "Old label as shares or intensities by word",
+    nullable=True,
+)
+VALENCE = _field(
+    "valence", pa.float64(), "Old valence or sentiment, in the corpus's scale", nullable=True
+)
+EXTRA = _field(
+    "extra",
+    pa.map_(pa.string(), pa.string()),
+    "Columns of the user's manifest that emer_ray does not know, as text",
+    nullable=True,
+)
+
+SHARD = _field("shard", pa.int32(), "The fixed group of clips a row was computed and stored with")
+SHARDS = _field(
+    "shards",
+    _list(pa.int32()),
+    "Shards a clip was given, in order; more than one after `--retry-failed`",
+)
+ATTEMPT = _field(
+    "attempt", pa.int32(), "1 for the first shard of a clip, one more for each `--retry-failed`"
+)
+
+STAGE = _field(
+    "stage", pa.string(), "Stage a clip failed in; null while it has not failed", nullable=True
+)
+KIND = _field(
+    "kind",
+    pa.string(),
+    "Failure kind, one of the closed set; null while it has not failed",
+    nullable=True,
+)
+MESSAGE = _field(
+    "message",
+    pa.string(),
+    "What went wrong, one sentence; null while it has not failed",
+    nullable=True,
+)
+WORKER = _field("worker", pa.string(), "Host and process id a clip failed on", nullable=True)
+
+FRAMES = _field(
+    "frames",
+    pa.large_binary(),
+    "RGB uint8, shape `frame_shape`; null without video. Dies after its last reader",
+    nullable=True,
+)
+FRAME_SHAPE = _field("frame_shape", _list(pa.int32()), "n, height, width, 3", nullable=True)
+FRAME_TIMES_S = _field(
+    "frame_times_s",
+    _list(pa.float64()),
+    "Time of each frame, seconds from the start of the window",
+    nullable=True,
+)
+PCM = _field(
+    "pcm",
+    pa.large_binary(),
+    "Mono float32 little-endian at 16 kHz; null without sound. Dies after its last reader",
+    nullable=True,
+)
+MEDIA_FACTS = _field(
+    "media",
+    MEDIA,
+    "What was found in the file: modalities, durations, rates, codecs, decoder",
+    nullable=True,
+)
+
+MEASURES = _field(
+    "measures", _list(MEASURE), "Every number perception read off the clip", nullable=True
+)
+N_FACES = _field(
+    "n_faces", pa.int32(), "People tracked in the clip; null = nobody looked", nullable=True
+)
+MAIN_FACE = _field(
+    "main_face", pa.string(), "How the main character was chosen, in words", nullable=True
+)
+SUBTITLE = _field(
+    "subtitle", pa.string(), "The words the explanation used; null = none", nullable=True
+)
+SUBTITLE_SOURCE = _field(
+    "subtitle_source", pa.string(), "given or recognised; null = no words", nullable=True
+)
+NOTES = _field(
+    "notes", _list(pa.string()), "What was not available for this clip, and why", nullable=True
+)
+ANSWERS = _field(
+    "answers",
+    _list(ANSWER),
+    "Raw answers of the recipe's steps, as the model gave them",
+    nullable=True,
+)
+
+VISUAL_CLUES = _field("visual_clues", _list(CLUE), "What is seen, each with its evidence")
+ACOUSTIC_CLUES = _field("acoustic_clues", _list(CLUE), "What is heard, each with its evidence")
+LEXICAL_CLUES = _field("lexical_clues", _list(CLUE), "What is said, each with its evidence")
+EXPLANATION = _field("explanation", pa.string(), "Why the clues point to an emotional state")
+LABELS = _field(
+    "labels",
+    _list(LABEL),
+    "Open-vocabulary emotion words with their support; [] = no clear emotion",
+)
+CONFIDENCE = _field(
+    "confidence", pa.float64(), "0 to 1, as far as the backend knows", nullable=True
+)
+PARSE_RUNG = _field("parse_rung", pa.string(), "Which rung of the parser read the answer")
+PROVENANCE_COLUMN = _field(
+    "provenance", PROVENANCE, "Fingerprint, recipe, models, prompts and versions behind the row"
+)
+FINGERPRINT = _field("fingerprint", pa.string(), "Fingerprint of the run")
+OUTCOME = _field("outcome", pa.string(), "ok or failed")
+PART = _field("part", pa.string(), "Parquet file of the row, relative to the run directory")
+
+MANIFEST: Final = pa.schema(
+    [
+        CLIP_ID,
+        VIDEO_URI,
+        AUDIO_URI,
+        START_S,
+        END_S,
+        CROP,
+        FPS,
+        SUBTITLE_ZH,
+        SUBTITLE_EN,
+        SPEAKER,
+        SOURCE_ID,
+        SPLIT,
+    ]
+    + [CORPUS, LICENCE_TAG, COMPOSITE, LABEL_ONEHOT, LABEL_OV, LABEL_SCORES, VALENCE, EXTRA]
+)
+"""A manifest as every reader returns it: one row per clip."""
+
+RUN_MANIFEST: Final = MANIFEST.append(SHARDS)
+"""`manifest.parquet` of a run directory."""
+
+CLIPS: Final = pa.schema(
+    [
+        CLIP_ID,
+        SHARD,
+        ATTEMPT,
+        VIDEO_URI,
+        AUDIO_URI,
+        START_S,
+        END_S,
+        CROP,
+        FPS,
+        SUBTITLE_ZH,
+        SUBTITLE_EN,
+    ]
+    + [LICENCE_TAG, COMPOSITE, STAGE, KIND, MESSAGE, WORKER]
+)
+"""What enters the pipeline."""
+
+DECODED: Final = pa.schema([*CLIPS, FRAMES, FRAME_SHAPE, FRAME_TIMES_S, PCM, MEDIA_FACTS])
+"""After decode."""
+
+ENCODED: Final = pa.schema(
+    [*DECODED, MEASURES, N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES]
+)
+"""After encode; a heavy column is null once its last reader is done."""
+
+REASONED: Final = pa.schema([*ENCODED, ANSWERS])
+"""After each step of the recipe."""
+
+EXPLANATIONS: Final = pa.schema(
+    [
+        CLIP_ID,
+        SHARD,
+        ATTEMPT,
+        VISUAL_CLUES,
+        ACOUSTIC_CLUES,
+        LEXICAL_CLUES,
+        EXPLANATION,
+        LABELS,
+        CONFIDENCE,
+    ]
+    + [
+        N_FACES,
+        MAIN_FACE,
+        SUBTITLE,
+        SUBTITLE_SOURCE,
+        NOTES,
+        MEASURES,
+        MEDIA_FACTS,
+        ANSWERS,
+        PARSE_RUNG,
+    ]
+    + [LICENCE_TAG, COMPOSITE, PROVENANCE_COLUMN]
+)
+"""A part of `explanations/`."""
+
+FAILURES: Final = pa.schema(
+    [
+        CLIP_ID,
+        SHARD,
+        ATTEMPT,
+        STAGE.with_nullable(False),
+        KIND.with_nullable(False),
+        MESSAGE.with_nullable(False),
+        WORKER,
+        ANSWERS,
+        LICENCE_TAG,
+        FINGERPRINT,
+    ]
+)
+"""A part of `failures/`."""
+
+RECEIPTS: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART])
+"""All that the driver sees of a clip."""
+
+INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, KIND, PART])
+"""A snapshot in `index/`."""
+
+
+def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Build a table that obeys `schema` to the letter.
+
+    Raises `ValueError` for an unknown key, a missing key, or a null where the field is not nullable.
+    """
+    rows = list(rows)
+    names = set(schema.names)
+    for number, row in enumerate(rows):
+        if row.keys() != names:
+            unknown, missing = sorted(row.keys() - names), sorted(names - row.keys())
+            raise ValueError(f"row {number}: unknown columns {unknown}, missing columns {missing}")
+    columns = [pa.array([row[field.name] for row in rows], type=field.type) for field in schema]
+    for field, column in zip(schema, columns, strict=True):
+        _refuse_nulls(field, column, field.name)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _refuse_nulls(field: pa.Field, values: pa.Array, path: str) -> None:
+    if not field.nullable and values.null_count:
+        raise ValueError(f"column {path}: null where a value is required")
+    kind = field.type
+    if pa.types.is_struct(kind):
+        present = values.drop_null()
+        for index in range(kind.num_fields):
+            child = kind.field(index)
+            _refuse_nulls(child, present.field(index), f"{path}.{child.name}")
+    elif pa.types.is_list(kind):
+        _refuse_nulls(kind.value_field, values.flatten(), f"{path}[]")
+
+
+def documentation(schemas: Mapping[str, pa.Schema]) -> Sequence[tuple[str, str, str, str]]:
+    """List (column, type, tables, doc) in first-seen order: the README's data contract is made from it."""
+    seen: dict[str, tuple[pa.Field, list[str]]] = {}
+    for name, schema in schemas.items():
+        for field in schema:
+            seen.setdefault(field.name, (field, []))[1].append(name)
+    return [
+        (
+            name,
+            short_type(field.type) + ("" if field.nullable else ", required"),
+            ", ".join(tables),
+            field.metadata[b"doc"].decode(),
+        )
+        for name, (field, tables) in seen.items()
+    ]
+
+
+def short_type(kind: pa.DataType) -> str:
+    """Name a type the way the README does: structs by their keys."""
+    if pa.types.is_list(kind):
+        return f"list<{short_type(kind.value_type)}>"
+    if pa.types.is_struct(kind):
+        return "{" + ", ".join(kind.field(i).name for i in range(kind.num_fields)) + "}"
+    if pa.types.is_map(kind):
+        return f"map<{short_type(kind.key_type)}, {short_type(kind.item_type)}>"
+    return str(kind)
