@@ -1,0 +1,14 @@
+"""What a listing says of an object."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An object in a listing."""
+
+    uri: str
+    size: int
+    """Bytes."""
+    modified_s: float
+    """Seconds since 1970, by the store's clock."""

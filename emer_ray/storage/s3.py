@@ -1,0 +1,416 @@
+"""Objects in S3 or a server that speaks it, over boto3.
+
+Credentials, region and endpoint come from the standard chain only (environment, profile, role).
+botocore repeats requests that fail; what it does not repeat, a body that breaks off, is repeated
+here.
+"""
+
+import functools
+import io
+import os
+import random
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
+)
+
+from emer_ray.errors import StorageError, StorageKind
+from emer_ray.storage.entry import Entry
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+_ATTEMPTS: Final = 5
+"""Tries of a request by botocore, and of a broken body by us."""
+
+_PART: Final = 8 * 2**20
+"""Bytes of one ranged GET of a large object, and the most an open file reads ahead."""
+
+_FIRST: Final = 2**18
+"""Bytes an open file reads after a jump; doubled while reading goes on in order, up to `_PART`."""
+
+_PARALLEL: Final = 4
+"""Ranged GETs at a time when an object is fetched."""
+
+_BROKEN_BODY: Final = (
+    ConnectionClosedError,
+    FlexibleChecksumError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+
+
+def read(uri: str) -> bytes:
+    return _body("read", uri)
+
+
+def read_range(uri: str, start: int, end: int) -> bytes:
+    return _range(uri, start, end)
+
+
+def size(uri: str) -> int:
+    return _head(uri)[0]
+
+
+def exists(uri: str) -> bool:
+    bucket, key = _split(uri)
+    try:
+        _client().head_object(Bucket=bucket, Key=key)
+    except (ClientError, BotoCoreError) as error:
+        wrong = _storage_error("look for", uri, error)
+        if wrong.kind == "missing":
+            return False
+        raise wrong from None
+    return True
+
+
+def open_file(uri: str) -> BinaryIO:
+    n_bytes, etag = _head(uri)
+    return cast(BinaryIO, io.BufferedReader(_Ranged(uri, n_bytes, etag), 2**16))
+
+
+@contextmanager
+def fetched(uri: str) -> Iterator[Path]:
+    n_bytes, etag = _head(uri)
+    # Decoders look at the ending of a name.
+    suffix = PurePosixPath(uri).suffix
+    with tempfile.NamedTemporaryFile(prefix="emer-", suffix=suffix) as file:
+
+        def fetch(start: int) -> None:
+            part = _range(uri, start, min(start + _PART, n_bytes), etag)
+            _write_at(uri, file.fileno(), part, start)
+
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            for _ in pool.map(fetch, range(0, n_bytes, _PART)):
+                pass
+        yield Path(file.name)
+
+
+def write(uri: str, data: bytes) -> None:
+    bucket, key = _split(uri)
+    with _sentences("write", uri):
+        _client().put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="SHA256")
+
+
+def create(uri: str, data: bytes) -> bool:
+    bucket, key = _split(uri)
+    writer = secrets.token_hex(16)
+
+    def put() -> bool:
+        try:
+            _client().put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=data,
+                ChecksumAlgorithm="SHA256",
+                IfNoneMatch="*",
+                Metadata={"emer-writer": writer},
+            )
+        except ClientError as error:
+            if _code(error) not in ("PreconditionFailed", "412"):
+                raise
+            # botocore repeats a PUT whose answer was lost, and then meets its own object.
+            found = _client().head_object(Bucket=bucket, Key=key)
+            return found["Metadata"].get("emer-writer") == writer
+        return True
+
+    def contested(error: Exception) -> bool:
+        return isinstance(error, ClientError) and _code(error) == "ConditionalRequestConflict"
+
+    return _again("create", uri, put, contested)
+
+
+def delete(uri: str) -> None:
+    bucket, key = _split(uri)
+    with _sentences("delete", uri):
+        _client().delete_object(Bucket=bucket, Key=key)
+
+
+def listing(uri: str) -> Iterator[Entry]:
+    bucket, _, folder = uri.removeprefix("s3://").partition("/")
+    prefix = folder.rstrip("/") + "/" if folder.strip("/") else ""
+    with _sentences("list", uri):
+        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for found in page.get("Contents", ()):
+                if not found["Key"].endswith("/"):  # a marker that some tools leave for a folder
+                    yield Entry(
+                        uri=f"s3://{bucket}/{found['Key']}",
+                        size=found["Size"],
+                        modified_s=found["LastModified"].timestamp(),
+                    )
+
+
+class _Ranged(io.RawIOBase):
+    """An object as a file: ranged GETs, one piece in memory."""
+
+    def __init__(self, uri: str, n_bytes: int, etag: str) -> None:
+        self._uri, self._n_bytes, self._etag = uri, n_bytes, etag
+        self._at = 0
+        self._piece, self._piece_start = b"", 0
+        self._ahead = _FIRST
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._n_bytes}[whence]
+        if start + offset < 0:
+            raise ValueError(f"seek to {start + offset} in {self._uri}")
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, target: Any, /) -> int:
+        if self._at >= self._n_bytes:
+            return 0
+        piece_end = self._piece_start + len(self._piece)
+        if not self._piece_start <= self._at < piece_end:
+            self._ahead = min(2 * self._ahead, _PART) if self._at == piece_end else _FIRST
+            end = min(self._at + self._ahead, self._n_bytes)
+            self._piece = _range(self._uri, self._at, end, self._etag)
+            self._piece_start = self._at
+        view = memoryview(target)
+        from_ = self._at - self._piece_start
+        found = self._piece[from_ : from_ + len(view)]
+        view[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+def _client() -> "S3Client":
+    # A client must not cross a fork; changed AWS_ variables ask for a new one.
+    settings = frozenset((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
+    return _new_client(os.getpid(), settings)
+
+
+@functools.lru_cache(maxsize=2)
+def _new_client(_process: int, settings: frozenset[tuple[str, str]]) -> "S3Client":
+    names = {name for name, _ in settings}
+    own_endpoint = bool(names & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
+    config = Config(
+        retries={"mode": "adaptive", "total_max_attempts": _ATTEMPTS},
+        connect_timeout=10,
+        read_timeout=60,
+        max_pool_connections=32,
+        tcp_keepalive=True,
+        s3={"addressing_style": "path" if own_endpoint else "auto"},
+        user_agent_extra="emer_ray",
+    )
+    # A session of its own: the default session of boto3 is not safe between threads.
+    return boto3.session.Session().client("s3", config=config)
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or not key:
+        raise StorageError("storage", f"{uri}: names no object; write s3://bucket/key")
+    return bucket, key
+
+
+def _head(uri: str) -> tuple[int, str]:
+    bucket, key = _split(uri)
+    with _sentences("read", uri):
+        found = _client().head_object(Bucket=bucket, Key=key)
+        return found["ContentLength"], found["ETag"]
+
+
+def _range(uri: str, start: int, end: int, etag: str | None = None) -> bytes:
+    """Get bytes `start` to before `end`; with an ETag, only while the object is still that one."""
+    wanted = {"Range": f"bytes={start}-{end - 1}"}
+    try:
+        return _body("read", uri, **(wanted | ({"IfMatch": etag} if etag else {})))
+    except _PastTheEnd:
+        return b""
+
+
+class _PastTheEnd(Exception):
+    pass
+
+
+def _body(operation: str, uri: str, **request: Any) -> bytes:
+    bucket, key = _split(uri)
+
+    def get() -> bytes:
+        try:
+            answer = _client().get_object(Bucket=bucket, Key=key, **request)
+        except ClientError as error:
+            if _code(error) in ("InvalidRange", "416"):
+                raise _PastTheEnd from None
+            raise
+        with answer["Body"] as body:
+            data = body.read()
+        if len(data) != answer["ContentLength"]:
+            raise IncompleteReadError(
+                actual_bytes=len(data), expected_bytes=answer["ContentLength"]
+            )
+        return data
+
+    return _again(operation, uri, get, lambda error: isinstance(error, _BROKEN_BODY))
+
+
+def _again(
+    operation: str, uri: str, call: Callable[[], T], may_pass: Callable[[Exception], bool]
+) -> T:
+    """Call until it works, a few times with growing pauses, while the failure may pass."""
+    with _sentences(operation, uri):
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return call()
+            except (ClientError, BotoCoreError) as error:
+                if not may_pass(error):
+                    raise
+            time.sleep(random.uniform(0.5, 1) * 0.2 * 2**attempt)  # noqa: S311 jitter, no secret
+        return call()
+
+
+def _write_at(uri: str, descriptor: int, data: bytes, start: int) -> None:
+    try:
+        view = memoryview(data)
+        while view:
+            n_written = os.pwrite(descriptor, view, start)
+            view, start = view[n_written:], start + n_written
+    except OSError as error:
+        raise StorageError(
+            "storage",
+            f"fetch {uri}: no temporary copy ({error.strerror}); "
+            f"free space under {tempfile.gettempdir()} or set TMPDIR",
+        ) from None
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextmanager
+def _sentences(operation: str, uri: str) -> Iterator[None]:
+    """Turn what the server or botocore says into one sentence with the remedy."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise _storage_error(operation, uri, error) from None
+
+
+_CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile or the role"
+
+_CODES: Final[dict[str, tuple[StorageKind, str]]] = {
+    "NoSuchKey": ("missing", "the bucket has no such object; check the key"),
+    "NoSuchBucket": ("missing", "there is no such bucket; create it or check its name"),
+    "AccessDenied": ("denied", "access denied; grant these credentials the right to do this"),
+    "InvalidAccessKeyId": ("denied", f"the server does not know this access key; {_CREDENTIALS}"),
+    "SignatureDoesNotMatch": ("denied", f"the secret key is wrong; {_CREDENTIALS}"),
+    "ExpiredToken": ("denied", "the credentials have expired; renew them and start again"),
+    "RequestTimeTooSkewed": (
+        "denied",
+        "this machine's clock is wrong by minutes; set it by NTP and start again",
+    ),
+    "SlowDown": (
+        "storage",
+        f"throttled {_ATTEMPTS} times; use fewer actors, or ask for a higher request rate",
+    ),
+    "PreconditionFailed": (
+        "storage",
+        "the object was replaced while it was being read; start again",
+    ),
+    "PermanentRedirect": ("storage", "the bucket lies in another region; set AWS_REGION to it"),
+    "EntityTooLarge": ("storage", "the object is larger than the server takes in one request"),
+}
+
+_ALIASES: Final = {
+    "404": "NoSuchKey",
+    "NotFound": "NoSuchKey",
+    "403": "AccessDenied",
+    "Forbidden": "AccessDenied",
+    "AllAccessDisabled": "AccessDenied",
+    "AccountProblem": "AccessDenied",
+    "InvalidToken": "InvalidAccessKeyId",
+    "ExpiredTokenException": "ExpiredToken",
+    "TokenRefreshRequired": "ExpiredToken",
+    "RequestExpired": "ExpiredToken",
+    "503": "SlowDown",
+    "429": "SlowDown",
+    "Throttling": "SlowDown",
+    "ThrottlingException": "SlowDown",
+    "TooManyRequests": "SlowDown",
+    "RequestLimitExceeded": "SlowDown",
+    "ServiceUnavailable": "SlowDown",
+    "412": "PreconditionFailed",
+    "301": "PermanentRedirect",
+    "AuthorizationHeaderMalformed": "PermanentRedirect",
+}
+
+
+def _storage_error(operation: str, uri: str, error: Exception) -> StorageError:
+    kind, what = _told(uri, error)
+    return StorageError(kind, f"{operation} {uri}: {what}")
+
+
+def _told(uri: str, error: Exception) -> tuple[StorageKind, str]:
+    if isinstance(error, ClientError):
+        code = _code(error)
+        if code == "404" and not _has_bucket(uri):  # the answer to HEAD has no body to tell by
+            code = "NoSuchBucket"
+        says = error.response.get("Error", {}).get("Message", "no reason given")
+        unknown: tuple[StorageKind, str] = (
+            "storage",
+            f"the server answered {code} ({says}); try again, or ask who runs it",
+        )
+        return _CODES.get(_ALIASES.get(code, code), unknown)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+        return "denied", f"no complete credentials were found; {_CREDENTIALS}"
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
+        return (
+            "storage",
+            "the endpoint cannot be reached; check AWS_ENDPOINT_URL, AWS_REGION and the network",
+        )
+    if isinstance(error, SSLError):
+        return "storage", "the endpoint's certificate is refused; check it, or set AWS_CA_BUNDLE"
+    if isinstance(error, _BROKEN_BODY):
+        return (
+            "storage",
+            f"the connection broke {_ATTEMPTS} times; check the network and the server",
+        )
+    if isinstance(error, ParamValidationError):
+        return "storage", "not a valid bucket or key name; check the URI"
+    return "storage", f"{error}; check the network and the AWS settings"
+
+
+def _has_bucket(uri: str) -> bool:
+    try:
+        _client().head_bucket(Bucket=_split(uri)[0])
+    except ClientError as error:
+        return _code(error) not in ("404", "NoSuchBucket")
+    except BotoCoreError:
+        return True
+    return True
