@@ -1,8 +1,8 @@
 """Objects in S3 or a server that speaks it, over boto3.
 
 Credentials, region and endpoint come from the standard chain only (environment, profile, role).
-botocore repeats requests that fail; what it does not repeat, a body that breaks off, is repeated
-here.
+botocore repeats a failed request within a second or two; a server that restarts takes longer, and
+a body that breaks off is not its business: both are repeated here, with longer pauses.
 """
 
 import functools
@@ -45,8 +45,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REQUESTS: Final = 4
+"""Tries of one request by botocore; one that meets silence takes 30 s."""
+
 _ATTEMPTS: Final = 5
-"""Tries of a request by botocore, and of a broken body by us."""
+"""Times that we call botocore, with pauses of 8 to 15 s in all."""
 
 _PART: Final = 8 * 2**20
 """Bytes of one ranged GET of a large object, and the most an open file reads ahead."""
@@ -65,9 +68,22 @@ _BROKEN_BODY: Final = (
     ResponseStreamingError,
 )
 
+_MAY_PASS: Final = (ConnectionClosedError, EndpointConnectionError)
+"""Failures of a request that are worth a longer pause; those of silence have waited enough."""
+
+_MAY_PASS_CODES: Final = {
+    "ConditionalRequestConflict",  # another writer is at the same key right now
+    "InternalError",
+    "RequestTimeout",
+    "SlowDown",
+    "500",
+    "502",
+    "504",
+}
+
 
 def read(uri: str) -> bytes:
-    return _body("read", uri)
+    return _body(uri)
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:
@@ -79,14 +95,12 @@ def size(uri: str) -> int:
 
 
 def exists(uri: str) -> bool:
-    bucket, key = _split(uri)
     try:
-        _client().head_object(Bucket=bucket, Key=key)
-    except (ClientError, BotoCoreError) as error:
-        wrong = _storage_error("look for", uri, error)
-        if wrong.kind == "missing":
+        _head(uri, "look for")
+    except StorageError as error:
+        if error.kind == "missing":
             return False
-        raise wrong from None
+        raise
     return True
 
 
@@ -114,8 +128,11 @@ def fetched(uri: str) -> Iterator[Path]:
 
 def write(uri: str, data: bytes) -> None:
     bucket, key = _split(uri)
-    with _sentences("write", uri):
-        _client().put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="SHA256")
+    _again(
+        "write",
+        uri,
+        lambda: _client().put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="SHA256"),
+    )
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -133,38 +150,37 @@ def create(uri: str, data: bytes) -> bool:
                 Metadata={"emer-writer": writer},
             )
         except ClientError as error:
-            if _code(error) not in ("PreconditionFailed", "412"):
+            if _code(error) != "PreconditionFailed":
                 raise
             # botocore repeats a PUT whose answer was lost, and then meets its own object.
             found = _client().head_object(Bucket=bucket, Key=key)
             return found["Metadata"].get("emer-writer") == writer
         return True
 
-    def contested(error: Exception) -> bool:
-        return isinstance(error, ClientError) and _code(error) == "ConditionalRequestConflict"
-
-    return _again("create", uri, put, contested)
+    return _again("create", uri, put)
 
 
 def delete(uri: str) -> None:
     bucket, key = _split(uri)
-    with _sentences("delete", uri):
-        _client().delete_object(Bucket=bucket, Key=key)
+    _again("delete", uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
 
 
 def listing(uri: str) -> Iterator[Entry]:
     bucket, _, folder = uri.removeprefix("s3://").partition("/")
     prefix = folder.rstrip("/") + "/" if folder.strip("/") else ""
-    with _sentences("list", uri):
-        pages = _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        for page in pages:
-            for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):  # a marker that some tools leave for a folder
-                    yield Entry(
-                        uri=f"s3://{bucket}/{found['Key']}",
-                        size=found["Size"],
-                        modified_s=found["LastModified"].timestamp(),
-                    )
+    wanted: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        page = _again("list", uri, lambda: _client().list_objects_v2(**wanted))
+        for found in page.get("Contents", ()):
+            if not found["Key"].endswith("/"):  # a marker that some tools leave for a folder
+                yield Entry(
+                    uri=f"s3://{bucket}/{found['Key']}",
+                    size=found["Size"],
+                    modified_s=found["LastModified"].timestamp(),
+                )
+        if not page["IsTruncated"]:
+            return
+        wanted["ContinuationToken"] = page["NextContinuationToken"]
 
 
 class _Ranged(io.RawIOBase):
@@ -220,9 +236,9 @@ def _new_client(_process: int, settings: frozenset[tuple[str, str]]) -> "S3Clien
     names = {name for name, _ in settings}
     own_endpoint = bool(names & {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"})
     config = Config(
-        retries={"mode": "adaptive", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "adaptive", "total_max_attempts": _REQUESTS},
         connect_timeout=10,
-        read_timeout=60,
+        read_timeout=30,
         max_pool_connections=32,
         tcp_keepalive=True,
         s3={"addressing_style": "path" if own_endpoint else "auto"},
@@ -239,60 +255,69 @@ def _split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _head(uri: str) -> tuple[int, str]:
+def _head(uri: str, operation: str = "read") -> tuple[int, str]:
     bucket, key = _split(uri)
-    with _sentences("read", uri):
-        found = _client().head_object(Bucket=bucket, Key=key)
-        return found["ContentLength"], found["ETag"]
+    found = _again(operation, uri, lambda: _client().head_object(Bucket=bucket, Key=key))
+    return found["ContentLength"], found["ETag"]
 
 
 def _range(uri: str, start: int, end: int, etag: str | None = None) -> bytes:
     """Get bytes `start` to before `end`; with an ETag, only while the object is still that one."""
     wanted = {"Range": f"bytes={start}-{end - 1}"}
     try:
-        return _body("read", uri, **(wanted | ({"IfMatch": etag} if etag else {})))
+        return _body(uri, **(wanted | ({"IfMatch": etag} if etag else {})))
     except _PastTheEnd:
         return b""
 
 
 class _PastTheEnd(Exception):
-    pass
+    """A range begins where the object has ended."""
 
 
-def _body(operation: str, uri: str, **request: Any) -> bytes:
+class _BrokenBody(Exception):
+    """An answer began well and broke off; the cause says how."""
+
+
+def _body(uri: str, **request: Any) -> bytes:
     bucket, key = _split(uri)
 
     def get() -> bytes:
         try:
             answer = _client().get_object(Bucket=bucket, Key=key, **request)
         except ClientError as error:
-            if _code(error) in ("InvalidRange", "416"):
+            if _code(error) == "InvalidRange":
                 raise _PastTheEnd from None
             raise
-        with answer["Body"] as body:
-            data = body.read()
-        if len(data) != answer["ContentLength"]:
-            raise IncompleteReadError(
-                actual_bytes=len(data), expected_bytes=answer["ContentLength"]
-            )
+        try:
+            with answer["Body"] as body:
+                data = body.read()
+            if len(data) != answer["ContentLength"]:
+                raise IncompleteReadError(
+                    actual_bytes=len(data), expected_bytes=answer["ContentLength"]
+                )
+        except _BROKEN_BODY as error:
+            raise _BrokenBody from error
         return data
 
-    return _again(operation, uri, get, lambda error: isinstance(error, _BROKEN_BODY))
+    return _again("read", uri, get)
 
 
-def _again(
-    operation: str, uri: str, call: Callable[[], T], may_pass: Callable[[Exception], bool]
-) -> T:
-    """Call until it works, a few times with growing pauses, while the failure may pass."""
-    with _sentences(operation, uri):
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return call()
-            except (ClientError, BotoCoreError) as error:
-                if not may_pass(error):
-                    raise
-            time.sleep(random.uniform(0.5, 1) * 0.2 * 2**attempt)  # noqa: S311 jitter, no secret
-        return call()
+def _again(operation: str, uri: str, call: Callable[[], T]) -> T:
+    """Call, and call again after a pause while the failure is one that may pass."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return call()
+        except _BrokenBody as broken:
+            failure: BaseException = broken.__cause__ or broken
+        except (ClientError, BotoCoreError) as error:
+            failure = error
+            code = _code(error) if isinstance(error, ClientError) else ""
+            if not isinstance(error, _MAY_PASS) and code not in _MAY_PASS_CODES:
+                break
+        if attempt < _ATTEMPTS:
+            time.sleep(random.uniform(0.25, 0.5) * 2**attempt)  # noqa: S311 jitter, no secret
+    kind, what = _told(uri, failure)
+    raise StorageError(kind, f"{operation} {uri}: {what}") from None
 
 
 def _write_at(uri: str, descriptor: int, data: bytes, start: int) -> None:
@@ -310,16 +335,9 @@ def _write_at(uri: str, descriptor: int, data: bytes, start: int) -> None:
 
 
 def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def _sentences(operation: str, uri: str) -> Iterator[None]:
-    """Turn what the server or botocore says into one sentence with the remedy."""
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        raise _storage_error(operation, uri, error) from None
+    """Name what a server answered; an answer to HEAD, or a proxy's, has a number only."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return _ALIASES.get(code, code)
 
 
 _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile or the role"
@@ -327,7 +345,7 @@ _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile o
 _CODES: Final[dict[str, tuple[StorageKind, str]]] = {
     "NoSuchKey": ("missing", "the bucket has no such object; check the key"),
     "NoSuchBucket": ("missing", "there is no such bucket; create it or check its name"),
-    "AccessDenied": ("denied", "access denied; grant these credentials the right to do this"),
+    "AccessDenied": ("denied", "access denied; check the credentials and their rights"),
     "InvalidAccessKeyId": ("denied", f"the server does not know this access key; {_CREDENTIALS}"),
     "SignatureDoesNotMatch": ("denied", f"the secret key is wrong; {_CREDENTIALS}"),
     "ExpiredToken": ("denied", "the credentials have expired; renew them and start again"),
@@ -337,7 +355,7 @@ _CODES: Final[dict[str, tuple[StorageKind, str]]] = {
     ),
     "SlowDown": (
         "storage",
-        f"throttled {_ATTEMPTS} times; use fewer actors, or ask for a higher request rate",
+        "the server keeps throttling; use fewer actors, or ask for a higher request rate",
     ),
     "PreconditionFailed": (
         "storage",
@@ -348,10 +366,10 @@ _CODES: Final[dict[str, tuple[StorageKind, str]]] = {
 }
 
 _ALIASES: Final = {
-    "404": "NoSuchKey",
-    "NotFound": "NoSuchKey",
+    "404": "NotFound",
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
+    "InvalidBucketName": "NoSuchBucket",
     "AllAccessDisabled": "AccessDenied",
     "AccountProblem": "AccessDenied",
     "InvalidToken": "InvalidAccessKeyId",
@@ -366,27 +384,23 @@ _ALIASES: Final = {
     "RequestLimitExceeded": "SlowDown",
     "ServiceUnavailable": "SlowDown",
     "412": "PreconditionFailed",
+    "416": "InvalidRange",
     "301": "PermanentRedirect",
     "AuthorizationHeaderMalformed": "PermanentRedirect",
 }
 
 
-def _storage_error(operation: str, uri: str, error: Exception) -> StorageError:
-    kind, what = _told(uri, error)
-    return StorageError(kind, f"{operation} {uri}: {what}")
-
-
-def _told(uri: str, error: Exception) -> tuple[StorageKind, str]:
+def _told(uri: str, error: BaseException) -> tuple[StorageKind, str]:
     if isinstance(error, ClientError):
         code = _code(error)
-        if code == "404" and not _has_bucket(uri):  # the answer to HEAD has no body to tell by
-            code = "NoSuchBucket"
+        if code == "NotFound":  # the answer to HEAD has no body to tell by
+            code = "NoSuchKey" if _has_bucket(uri) else "NoSuchBucket"
         says = error.response.get("Error", {}).get("Message", "no reason given")
         unknown: tuple[StorageKind, str] = (
             "storage",
             f"the server answered {code} ({says}); try again, or ask who runs it",
         )
-        return _CODES.get(_ALIASES.get(code, code), unknown)
+        return _CODES.get(code, unknown)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
         return "denied", f"no complete credentials were found; {_CREDENTIALS}"
     if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
@@ -399,7 +413,7 @@ def _told(uri: str, error: Exception) -> tuple[StorageKind, str]:
     if isinstance(error, _BROKEN_BODY):
         return (
             "storage",
-            f"the connection broke {_ATTEMPTS} times; check the network and the server",
+            "the connection keeps breaking; check the network and the server",
         )
     if isinstance(error, ParamValidationError):
         return "storage", "not a valid bucket or key name; check the URI"
@@ -410,7 +424,7 @@ def _has_bucket(uri: str) -> bool:
     try:
         _client().head_bucket(Bucket=_split(uri)[0])
     except ClientError as error:
-        return _code(error) not in ("404", "NoSuchBucket")
+        return _code(error) not in ("NotFound", "NoSuchBucket")
     except BotoCoreError:
         return True
     return True
