@@ -1,0 +1,33 @@
+"""Fixtures for the whole suite; a session-wide server starts when the first test asks for it."""
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests import s3_server
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real S3 server on loopback; the environment of this process names it and holds its keys."""
+    with s3_server.seaweedfs(tmp_path_factory.mktemp("s3")) as endpoint:
+        before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        for name in before:
+            del os.environ[name]
+        os.environ.update(s3_server.credentials(endpoint))
+        try:
+            yield endpoint
+        finally:
+            for name in s3_server.credentials(endpoint):
+                os.environ.pop(name, None)
+            os.environ.update(before)
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """The URI of a fresh, empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    s3_server.client(s3_endpoint).create_bucket(Bucket=name)
+    return f"s3://{name}"
