@@ -1,7 +1,9 @@
-"""The configuration of one run: a TOML file, `--set` overrides, defaults. Validation lives here and nowhere else.
+"""The configuration of one run: a TOML file, `--set` overrides, defaults. Validation lives here and
+nowhere else.
 
-Keys are `recipe input output media models.<name> pools.<step> budget` (design §3). Everything inside the package
-trusts the values. `fingerprint_parts` says which of them decide results; staffing, paths and the manifest do not.
+Keys are `recipe input output media models.<name> pools.<step> budget` (design §3). Everything
+inside the package trusts the values. `fingerprint_parts` says which of them decide results;
+staffing, paths and the manifest do not.
 """
 
 import difflib
@@ -32,7 +34,7 @@ class InputConfig(_Section):
     manifest: str | None = None
     """CSV, JSONL or Parquet file, or a folder/prefix of media; local or s3://."""
     where: str | None = None
-    """Polars SQL condition over manifest columns, e.g. "split = 'test' AND end_s - start_s < 20"."""
+    """Polars SQL condition over manifest columns, e.g. "split = 'test' AND start_s < 20"."""
     sample: Count | None = None
     """Keep this many rows, drawn by a hash of `seed` and clip id."""
     limit: Count | None = None
@@ -55,12 +57,12 @@ class OutputConfig(_Section):
 
 
 class MediaConfig(_Section):
-    """How clips are decoded; every key changes results except `threads`, `deadline_s` and `memory_mb`."""
+    """How clips are decoded; all but `threads`, `deadline_s` and `memory_mb` change results."""
 
     frames: Count = 16
     sampling: Literal["centre", "affectgpt", "segment_start", "fps"] = "centre"
-    """centre: middle of n equal segments. affectgpt, segment_start: upstream rules (science §a.6). fps: every
-    1/`fps` seconds, at most `frames`."""
+    """centre: middle of n equal segments. affectgpt, segment_start: the rules of earlier systems
+    (science §a.6). fps: every 1/`fps` seconds, at most `frames`."""
     fps: Positive | None = None
     """Only with sampling = "fps"."""
     resize: Literal["shorter", "square", "none"] = "shorter"
@@ -93,7 +95,7 @@ class ModelConfig(_Section):
 
 
 class PoolConfig(_Section):
-    """Staffing of one step; what is left out is chosen from the cluster, and the choice recorded."""
+    """Staffing of one step; what is left out is chosen from the cluster and recorded."""
 
     actors: Count | None = None
     max_actors: Count | None = None
@@ -103,13 +105,17 @@ class PoolConfig(_Section):
     batch: Count | None = None
     """Clips handed to the model at once; null = a whole shard."""
     deadline_s: Positive | None = None
-    """A micro-batch that takes longer ends its process; the clip that does it alone three times is failed."""
+    """Seconds per clip. A batch that takes longer ends its process and is tried clip by clip; a
+    clip that hangs alone three times is failed as `timeout`."""
 
 
 class BudgetConfig(_Section):
     failed_share: Share = 0.2
     stop_early: bool = False
     usd: Positive | None = None
+
+
+Fault = Literal["raise", "hang", "segfault", "exit", "bloat"]
 
 
 class RunConfig(_Section):
@@ -121,6 +127,8 @@ class RunConfig(_Section):
     models: dict[str, ModelConfig] = Field(default_factory=lambda: {"main": ModelConfig()})
     pools: dict[str, PoolConfig] = Field(default_factory=dict)
     budget: BudgetConfig = BudgetConfig()
+    faults: dict[str, dict[str, Fault]] = Field(default_factory=dict)
+    """Rehearsal: stage -> clip id -> disaster. Proves containment on your own cluster."""
 
 
 def load(

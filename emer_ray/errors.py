@@ -1,16 +1,16 @@
 """The exceptions of emer_ray, as a tree.
 
-    EmerError                  anything a user can act on; the command line prints it without a traceback
-    ├── ConfigError            a key, value or combination in the configuration is wrong       (exit 2)
-    ├── ManifestError          rows of a manifest break its grammar                            (exit 2)
-    ├── RunDirError            a run directory is foreign, taken, damaged or not one           (exit 2)
-    ├── ModelError             weights are missing, unreadable or fail their checksum          (exit 2)
-    ├── StorageError           an object cannot be read, written or listed                     (exit 2)
-    ├── BudgetError            a run went over its budget; what it wrote stays                 (exit 1)
-    └── ClipError              the expected failure of one clip; becomes a row, never ends a run
+    EmerError              a user can act on it; the command line prints it without a traceback
+    ├── ConfigError        a key, value or combination in the configuration is wrong       (exit 2)
+    ├── ManifestError      rows of a manifest break its grammar                            (exit 2)
+    ├── RunDirError        a run directory is foreign, taken, damaged or not one           (exit 2)
+    ├── ModelError         weights are missing, unreadable or fail their checksum          (exit 2)
+    ├── StorageError       an object cannot be read, written or listed                     (exit 2)
+    ├── BudgetError        a run went over its budget; what it wrote stays                 (exit 1)
+    └── ClipError          the expected failure of one clip; a row, never the end of a run
 
-A message names the thing, the value and the remedy. Nothing decides by message text: `StorageError` and
-`ClipError` carry a `kind` out of a closed set.
+A message names the thing, the value and the remedy. Nothing decides by message text: `StorageError`
+and `ClipError` carry a `kind` out of a closed set.
 """
 
 from typing import Final, Literal, get_args

@@ -1,7 +1,7 @@
 """The rows as dataclasses: typed views of the schema for modules that work on one clip at a time.
 
-The definition lives in `schema`; a test asserts that names, order and nullability agree. Times are seconds from
-the start of the clip's window unless a field says otherwise.
+The definition lives in `schema`; a test asserts that names, order and nullability agree. Times are
+seconds from the start of the clip's window unless a field says otherwise.
 """
 
 from collections.abc import Mapping
@@ -157,7 +157,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """What we keep of a clip: the clues, why they point where they point, and the labels that follow."""
+    """What we keep of a clip: the clues, why they point somewhere, and the labels that follow."""
 
     visual_clues: tuple[Clue, ...] = ()
     acoustic_clues: tuple[Clue, ...] = ()

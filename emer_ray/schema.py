@@ -1,8 +1,8 @@
 """Every column there is: one `pa.field` each, and the tables composed from them.
 
-A column shared by five tables is one line here; its documentation is the field's metadata, from which the
-data contract in the README is generated. All tables are built by `table`, never by `pa.Table.from_pylist`,
-which drops unknown keys and accepts nulls in non-nullable fields.
+A column shared by five tables is one line here; its documentation is the field's metadata, from
+which the data contract in the README is generated. All tables are built by `table`, never by
+`pa.Table.from_pylist`, which drops unknown keys and accepts nulls in non-nullable fields.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ MEASURE: Final = pa.struct(
         pa.field("baseline_source", pa.string(), nullable=True),
     ]
 )
-"""A number read off a clip: what, how much, in which unit, when (seconds from the start of the window), against what."""
+"""A number read off a clip: what, how much, in which unit, when, and against what."""
 
 CLUE: Final = pa.struct(
     [
@@ -171,10 +171,16 @@ EXTRA = _field(
 )
 
 SHARD = _field("shard", pa.int32(), "The fixed group of clips a row was computed and stored with")
+SHARD_CLIPS = _field(
+    "shard_clips", pa.int32(), "Rows of the shard; a writer that sees fewer stops the run"
+)
 SHARDS = _field(
     "shards",
     _list(pa.int32()),
     "Shards a clip was given, in order; more than one after `--retry-failed`",
+)
+PRESENT = _field(
+    "present", pa.bool_(), "In the manifest of the newest start; false = removed since"
 )
 ATTEMPT = _field(
     "attempt", pa.int32(), "1 for the first shard of a clip, one more for each `--retry-failed`"
@@ -270,41 +276,21 @@ PART = _field("part", pa.string(), "Parquet file of the row, relative to the run
 
 MANIFEST: Final = pa.schema(
     [
-        CLIP_ID,
-        VIDEO_URI,
-        AUDIO_URI,
-        START_S,
-        END_S,
-        CROP,
-        FPS,
-        SUBTITLE_ZH,
-        SUBTITLE_EN,
-        SPEAKER,
-        SOURCE_ID,
-        SPLIT,
+        *(CLIP_ID, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS, SUBTITLE_ZH, SUBTITLE_EN),
+        *(SPEAKER, SOURCE_ID, SPLIT, CORPUS, LICENCE_TAG, COMPOSITE),
+        *(LABEL_ONEHOT, LABEL_OV, LABEL_SCORES, VALENCE, EXTRA),
     ]
-    + [CORPUS, LICENCE_TAG, COMPOSITE, LABEL_ONEHOT, LABEL_OV, LABEL_SCORES, VALENCE, EXTRA]
 )
 """A manifest as every reader returns it: one row per clip."""
 
-RUN_MANIFEST: Final = MANIFEST.append(SHARDS)
+RUN_MANIFEST: Final = pa.schema([*MANIFEST, SHARDS, PRESENT])
 """`manifest.parquet` of a run directory."""
 
 CLIPS: Final = pa.schema(
     [
-        CLIP_ID,
-        SHARD,
-        ATTEMPT,
-        VIDEO_URI,
-        AUDIO_URI,
-        START_S,
-        END_S,
-        CROP,
-        FPS,
-        SUBTITLE_ZH,
-        SUBTITLE_EN,
+        *(CLIP_ID, SHARD, SHARD_CLIPS, ATTEMPT, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS),
+        *(SUBTITLE_ZH, SUBTITLE_EN, LICENCE_TAG, COMPOSITE, STAGE, KIND, MESSAGE, WORKER),
     ]
-    + [LICENCE_TAG, COMPOSITE, STAGE, KIND, MESSAGE, WORKER]
 )
 """What enters the pipeline."""
 
@@ -319,60 +305,45 @@ ENCODED: Final = pa.schema(
 REASONED: Final = pa.schema([*ENCODED, ANSWERS])
 """After each step of the recipe."""
 
+READ_FROM_ANSWERS: Final = (
+    VISUAL_CLUES,
+    ACOUSTIC_CLUES,
+    LEXICAL_CLUES,
+    EXPLANATION,
+    LABELS,
+    CONFIDENCE,
+    PARSE_RUNG,
+)
+
+PARSED: Final = pa.schema([*REASONED, *(field.with_nullable(True) for field in READ_FROM_ANSWERS)])
+"""After parse; a failed row has nulls where an explanation would be."""
+
 EXPLANATIONS: Final = pa.schema(
     [
-        CLIP_ID,
-        SHARD,
-        ATTEMPT,
-        VISUAL_CLUES,
-        ACOUSTIC_CLUES,
-        LEXICAL_CLUES,
-        EXPLANATION,
-        LABELS,
-        CONFIDENCE,
+        *(CLIP_ID, SHARD, ATTEMPT, *READ_FROM_ANSWERS),
+        *(N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES, MEASURES, MEDIA_FACTS, ANSWERS),
+        *(LICENCE_TAG, COMPOSITE, PROVENANCE_COLUMN),
     ]
-    + [
-        N_FACES,
-        MAIN_FACE,
-        SUBTITLE,
-        SUBTITLE_SOURCE,
-        NOTES,
-        MEASURES,
-        MEDIA_FACTS,
-        ANSWERS,
-        PARSE_RUNG,
-    ]
-    + [LICENCE_TAG, COMPOSITE, PROVENANCE_COLUMN]
 )
 """A part of `explanations/`."""
 
 FAILURES: Final = pa.schema(
     [
-        CLIP_ID,
-        SHARD,
-        ATTEMPT,
-        STAGE.with_nullable(False),
-        KIND.with_nullable(False),
-        MESSAGE.with_nullable(False),
-        WORKER,
-        ANSWERS,
-        LICENCE_TAG,
-        FINGERPRINT,
+        *(CLIP_ID, SHARD, ATTEMPT),
+        *(field.with_nullable(False) for field in (STAGE, KIND, MESSAGE)),
+        *(WORKER, ANSWERS, LICENCE_TAG, FINGERPRINT),
     ]
 )
 """A part of `failures/`."""
 
-RECEIPTS: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART])
-"""All that the driver sees of a clip."""
-
-INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, KIND, PART])
-"""A snapshot in `index/`."""
+INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART])
+"""A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Build a table that obeys `schema` to the letter.
 
-    Raises `ValueError` for an unknown key, a missing key, or a null where the field is not nullable.
+    Raises `ValueError` for an unknown key, a missing key, or a null in a non-nullable field.
     """
     rows = list(rows)
     names = set(schema.names)
@@ -400,7 +371,7 @@ def _refuse_nulls(field: pa.Field, values: pa.Array, path: str) -> None:
 
 
 def documentation(schemas: Mapping[str, pa.Schema]) -> Sequence[tuple[str, str, str, str]]:
-    """List (column, type, tables, doc) in first-seen order: the README's data contract is made from it."""
+    """List (column, type, tables, doc), first seen first: the README's data contract."""
     seen: dict[str, tuple[pa.Field, list[str]]] = {}
     for name, schema in schemas.items():
         for field in schema:

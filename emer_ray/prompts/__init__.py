@@ -1,0 +1,1 @@
+"""Prompt texts by language, as package data. The words are our own."""

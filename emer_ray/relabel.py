@@ -1,0 +1,340 @@
+"""The main job: explain every clip of a manifest; resumes by itself.
+
+    emer relabel jobs/relabel.toml --set input.manifest=clips.csv --set output.run=s3://bucket/run
+
+What comes out is a run directory (see `emer_ray.store`). Starting again on the same directory does
+what is left and nothing else.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import polars as pl
+import pyarrow as pa
+
+from emer_ray import __version__, manifest, pipeline, runner, storage, weights
+from emer_ray.config import RunConfig
+from emer_ray.errors import BudgetError, ConfigError, ModelError
+from emer_ray.perceive import voice_baselines
+from emer_ray.records import Measure
+from emer_ray.store import index, lease, parts, record
+
+log = logging.getLogger(__name__)
+
+WAVE_SHARDS = 65_536
+"""Shards of one Ray Data plan; a larger run is several plans, so that the driver stays small."""
+
+BASELINE_CLIPS = 32
+"""Clips whose voices are read before the run, when it has at least `BASELINE_FROM`."""
+BASELINE_FROM = 20
+
+ALIKE_CLIPS = 50
+"""A run whose first clips all fail alike, this many, is stopped: the fault is not in the clips."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is, for whoever shows it."""
+
+    clips: int
+    ok: int
+    failed: int
+    skipped: int
+    started: float
+    """`time.monotonic` of the first shard's submission."""
+
+    @property
+    def done_now(self) -> int:
+        return self.ok + self.failed - self.skipped
+
+    def line(self) -> str:
+        """Say it in one line."""
+        seconds = max(1e-9, time.monotonic() - self.started)
+        rate = self.done_now / seconds
+        left = self.clips - self.ok - self.failed
+        eta = f", about {_duration(left / rate)} left" if rate and left else ""
+        return (
+            f"{self.ok + self.failed} of {self.clips} clips: {self.ok} ok, {self.failed} failed; "
+            f"{rate:.2f} clips/s{eta}"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {rest} s"
+        if minutes
+        else f"{rest} s"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelabelOptions:
+    """What is said on the command line rather than in the configuration."""
+
+    retry_failed: Sequence[str] | None = None
+    """Failure kinds to try again; empty = all; None = none."""
+    accept: Sequence[str] = ()
+    take_over: bool = False
+
+
+def relabel(
+    config: RunConfig,
+    options: RelabelOptions | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Explain every clip of `config.input.manifest` into `config.output.run`.
+
+    Returns the totals of the directory (`run clips ok failed skipped seconds`). Raises BudgetError
+    after the run when more than `budget.failed_share` of its clips failed.
+    """
+    options = options or RelabelOptions()
+    started = time.monotonic()
+    run = _required(config.output.run, "output.run")
+    _required(config.input.manifest, "input.manifest")
+    fingerprint_parts = pipeline.fingerprint_parts(config)
+    _check_weights(config)
+    rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
+    preflight(run)
+    with lease.held(run, take_over=options.take_over):
+        return _relabel(config, options, on_progress, rows, fingerprint_parts, started)
+
+
+def _relabel(
+    config: RunConfig,
+    options: RelabelOptions,
+    on_progress: Callable[[Progress], None],
+    rows: pl.DataFrame,
+    fingerprint_parts: Mapping[str, Any],
+    started: float,
+) -> dict[str, Any]:
+    run = cast(str, config.output.run)
+    old = record.load(run)
+    accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
+    flow = pipeline.steps(config, run=run, baselines={})
+    clips_per_shard, shard_reason = pipeline.shard_clips(config, flow)
+    before = index.load_manifest(run)
+    placed = index.assign_shards(rows, before, clips_per_shard)
+    outcomes = index.outcomes(run)
+    if options.retry_failed is not None:
+        placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
+    if before is None or not placed.equals(before):
+        index.save_manifest(run, placed)
+    shards = index.unfinished(placed, outcomes)
+    counts = index.counts(placed, outcomes)
+    progress = Progress(
+        clips=counts["clips"],
+        ok=counts["ok"],
+        failed=counts["failed"],
+        skipped=counts["ok"] + counts["failed"],
+        started=time.monotonic(),
+    )
+    journal: dict[str, Any] = {
+        **(old or {}),
+        "emer_ray": __version__,
+        "fingerprint": pipeline.fingerprint(config),
+        "fingerprint_parts": fingerprint_parts,
+        "accepted": sorted({*(old or {}).get("accepted", []), *accepted}),
+        "config": config.model_dump(mode="json"),
+        "versions": pipeline.versions(),
+        "counts": counts,
+    }
+    start: dict[str, Any] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "skipped": progress.skipped,
+        "shards": len(shards),
+        "choices": {"output.shard_clips": {"value": clips_per_shard, "why": shard_reason}},
+    }
+    journal["starts"] = [*(old or {}).get("starts", []), start]
+    if shards:
+        _drop_strangers(run, shards, journal["fingerprint"])
+        cluster = runner.connect()
+        start["cluster"] = dataclasses.asdict(cluster)
+        start["data_context"] = runner.data_context()
+        baselines = _baselines(config, run, placed, old, cluster)
+        journal["baselines"] = {name: list(found) for name, found in baselines.items()}
+        flow = pipeline.steps(config, run=run, baselines=baselines)
+        pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
+        start["choices"] |= {
+            f"pools.{pool.name}": {
+                "value": f"{pool.min_actors} to {pool.max_actors} actors of {pool.cpus:g} CPUs, "
+                f"{pool.gpus:g} GPUs",
+                "why": pool.reason,
+                "steps": [step.name for step in pool.steps],
+            }
+            for pool in pools
+        }
+        record.save(run, journal)
+        progress = dataclasses.replace(progress, started=time.monotonic())
+        receipts = _receipts(pools, placed, shards)
+        outcomes, counts = _follow(config, run, placed, outcomes, receipts, progress, on_progress)
+    seconds = time.monotonic() - started
+    start["seconds"] = round(seconds, 3)
+    journal["counts"] = counts
+    record.save(run, journal)
+    summary = {
+        "run": run,
+        **{name: counts[name] for name in ("clips", "ok", "failed")},
+        "skipped": progress.skipped,
+        "seconds": round(seconds, 3),
+    }
+    share = counts["failed"] / max(1, counts["clips"])
+    if share > config.budget.failed_share:
+        raise BudgetError(
+            f"{run}: {counts['failed']} of {counts['clips']} clips failed ({share:.0%}), more than "
+            f"budget.failed_share = {config.budget.failed_share:g}; every row is stored, "
+            f"`emer status {run}` shows the kinds"
+        )
+    return summary
+
+
+def preflight(run: str) -> None:
+    """Write, read and delete one small object, before anything expensive."""
+    uri = storage.join(run, "preflight.json")
+    storage.write(uri, b"{}")
+    storage.read(uri)
+    storage.delete(uri)
+
+
+def _required(value: str | None, key: str) -> str:
+    if value is None:
+        raise ConfigError(f"{key} is not set; write it into the configuration or add --set {key}=…")
+    return value
+
+
+def _check_weights(config: RunConfig) -> None:
+    if pipeline.needs_baselines(config) and not weights.locate("embedded"):
+        raise ModelError(
+            f"embedded weights: none in {weights.cache_dir()}; "
+            f"run `emer models fetch embedded` first"
+        )
+
+
+def _drop_strangers(run: str, shards: Sequence[int], fingerprint: str) -> None:
+    """Delete what another fingerprint left of shards that are run again after `--accept`."""
+    mine = {parts.name(folder, shard, fingerprint) for folder in parts.SCHEMAS for shard in shards}
+    again = set(shards)
+    for part in index.list_parts(run):
+        if part not in mine and parts.shard_of(part) in again:
+            storage.delete(storage.join(run, part))
+
+
+def _receipts(
+    pools: Sequence[pipeline.Pool], placed: pl.DataFrame, shards: Sequence[int]
+) -> Iterator[pa.Table]:
+    for first in range(0, len(shards), WAVE_SHARDS):
+        wave = index.clips_of(placed, shards[first : first + WAVE_SHARDS])
+        yield from runner.run(pools, index.shard_tables(wave))
+
+
+def _follow(
+    config: RunConfig,
+    run: str,
+    placed: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    receipts: Iterator[pa.Table],
+    progress: Progress,
+    on_progress: Callable[[Progress], None],
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Collect receipts, roll snapshots, show progress, watch the budget."""
+    arrived: list[pl.DataFrame] = [outcomes]
+    since = 0
+    counts = index.counts(placed, outcomes)
+    alike: tuple[int, set[tuple[str, str]]] = (0, set())
+    try:
+        for table in receipts:
+            rows = pl.DataFrame(pl.from_arrow(table))
+            arrived.append(rows)
+            since += rows.height
+            ok = rows.filter(pl.col("outcome") == "ok").height
+            progress = dataclasses.replace(
+                progress, ok=progress.ok + ok, failed=progress.failed + rows.height - ok
+            )
+            on_progress(progress)
+            if alike is not None:
+                alike = _watch(alike, rows)
+            _stop_early(config, run, progress, alike)
+            if since >= config.output.snapshot_clips:
+                arrived = [_merged(arrived)]
+                index.save_snapshot(run, arrived[0])
+                since = 0
+    finally:
+        merged = _merged(arrived)
+        if since:
+            index.save_snapshot(run, merged)
+        counts = index.counts(placed, merged)
+    return merged, counts
+
+
+def _merged(arrived: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """One row per clip and part: a shard that was run again gives its receipts again."""
+    return pl.concat(arrived).unique(["clip_id", "part"], keep="last", maintain_order=True)
+
+
+def _watch(
+    alike: tuple[int, set[tuple[str, str]]], rows: pl.DataFrame
+) -> tuple[int, set[tuple[str, str]]]:
+    seen, kinds = alike
+    found = {(str(stage), str(kind)) for stage, kind in rows.select("stage", "kind").iter_rows()}
+    return seen + rows.height, kinds | found
+
+
+def _stop_early(
+    config: RunConfig, run: str, progress: Progress, alike: tuple[int, set[tuple[str, str]]]
+) -> None:
+    seen, kinds = alike
+    if seen >= ALIKE_CLIPS and len(kinds) == 1 and (first := next(iter(kinds)))[1] != "None":
+        raise BudgetError(
+            f"{run}: the first {seen} clips all failed in {first[0]} as {first[1]!r}; stopped, "
+            f"because the fault is not in the clips. `emer show {run} CLIP` tells one of them"
+        )
+    share = progress.failed / max(1, progress.ok + progress.failed)
+    if config.budget.stop_early and seen >= ALIKE_CLIPS and share > config.budget.failed_share:
+        raise BudgetError(
+            f"{run}: {progress.failed} of {progress.ok + progress.failed} clips failed; stopped "
+            f"early, as budget.stop_early asks. Starting again resumes"
+        )
+
+
+def _baselines(
+    config: RunConfig,
+    run: str,
+    placed: pl.DataFrame,
+    old: Mapping[str, Any] | None,
+    cluster: runner.Cluster,
+) -> pipeline.Baselines:
+    """Read voice baselines off some of the run's own clips, once for the life of the directory."""
+    if old and "baselines" in old:
+        return {name: (m, s, n) for name, (m, s, n) in old["baselines"].items()}
+    listed = placed.filter("present")
+    if not pipeline.needs_baselines(config) or listed.height < BASELINE_FROM:
+        return {}
+    drawn = sorted(
+        listed["clip_id"].to_list(),
+        key=lambda clip_id: hashlib.sha256(f"{config.input.seed}:{clip_id}".encode()).digest(),
+    )[:BASELINE_CLIPS]
+    log.info("reading voice baselines off %d clips", len(drawn))
+    flow = pipeline.steps(config, run=storage.join(run, "calibration"), baselines={})[:2]
+    pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
+    sample = listed.filter(pl.col("clip_id").is_in(drawn)).with_columns(
+        shards=pl.concat_list(pl.int_range(pl.len()).cast(pl.Int32) // 4)
+    )
+    shards = sample["shards"].list.last().unique().to_list()
+    tables = index.shard_tables(index.clips_of(sample, shards))
+    measures: dict[str, list[Measure]] = {}
+    for table in runner.run(pools, tables):
+        for row in table.select(["clip_id", "measures"]).to_pylist():
+            measures[row["clip_id"]] = [Measure(**found) for found in row["measures"] or ()]
+    return voice_baselines([measures[clip_id] for clip_id in sorted(measures)])

@@ -1,0 +1,132 @@
+"""The flow on Ray Data: one `map_batches` per pool over one block per shard. The only module that
+imports Ray.
+
+What keeps it honest (design §5, §10): Ray may restart actors and retry tasks for ever, because
+claims bound how often a clip may kill its process; a block is never dropped (`max_errored_blocks =
+0`); a block is never split, so that a shard reaches its writer whole; every knob that matters is
+set here and recorded.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from emer_ray.pipeline import Chain, Pool, Step
+
+log = logging.getLogger(__name__)
+
+LOCAL_CPUS = 4
+"""Logical CPUs at least: Ray Data stalls where actors hold every CPU (peers §3, row 3)."""
+
+IN_FLIGHT_PER_ACTOR = 2
+"""Shards given to an actor: one at work and one waiting, so that it never idles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the job may use."""
+
+    cpus: float
+    gpus: float
+    nodes: int
+    local: bool
+
+
+def connect() -> Cluster:
+    """Join the cluster of `RAY_ADDRESS` (set inside a Ray job), or start a local one."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not ray.is_initialized():
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            cores = (
+                len(os.sched_getaffinity(0))
+                if hasattr(os, "sched_getaffinity")
+                else os.cpu_count() or 1
+            )
+            ray.init(
+                address="local",
+                num_cpus=max(LOCAL_CPUS, cores),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+    total = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return Cluster(
+        cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, local=not address
+    )
+
+
+def disconnect() -> None:
+    """Leave the cluster, or stop the local one."""
+    ray.shutdown()
+
+
+def data_context() -> dict[str, Any]:
+    """Set every Ray Data knob that matters, and return them for the run's record."""
+    context = DataContext.get_current()
+    knobs: dict[str, Any] = {
+        "target_max_block_size": None,  # one block per shard, whatever its size
+        "max_errored_blocks": 0,  # no block is dropped: failures are rows
+        "actor_task_retry_on_errors": False,  # an exception that leaves a stage ends the run
+        "retried_map_errors": False,
+        "max_tasks_in_flight_per_actor": IN_FLIGHT_PER_ACTOR,
+        "downstream_capacity_backpressure_ratio": 2.0,
+        "wait_for_min_actors_s": -1,
+        "execution_no_progress_timeout_s": 3600.0,
+        "enable_progress_bars": False,  # one line per interval instead, readable in a job log
+        "enable_operator_progress_bars": False,
+        "enable_auto_log_stats": False,
+        "print_on_execution_start": False,
+        "raise_original_map_exception": True,
+    }
+    for name, value in knobs.items():
+        if not hasattr(context, name):
+            raise AttributeError(f"Ray {ray.__version__} has no DataContext.{name}")
+        setattr(context, name, value)
+    context.execution_options.preserve_order = False
+    return {**knobs, "preserve_order": False, "max_restarts": -1, "max_task_retries": -1}
+
+
+def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
+    """Stream shards through the pools and yield what the last one returns, as it finishes."""
+    data = ray.data.from_arrow(list(tables))
+    for pool in pools:
+        data = data.map_batches(
+            _actor_class(pool),
+            fn_constructor_args=(pool.steps,),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            udf_modifying_row_count=False,
+            compute=ActorPoolStrategy(
+                min_size=pool.min_actors,
+                max_size=pool.max_actors,
+                initial_size=pool.max_actors if pool.gpus else pool.min_actors,
+                max_tasks_in_flight_per_actor=IN_FLIGHT_PER_ACTOR,
+            ),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+    yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _actor_class(pool: Pool) -> type:
+    """Name the actor class after its steps: Ray shows it in logs and on the dashboard."""
+
+    def construct(self: Chain, members: Sequence[Step]) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        Chain.__init__(self, members)
+
+    name = "".join(step.name.title().replace("_", "") for step in pool.steps)
+    return type(name, (Chain,), {"__init__": construct})

@@ -1,0 +1,77 @@
+"""Claims: marks of work in progress that bound how often a clip may kill its process.
+
+Ray retries a shard for ever when its process dies. Before a stage works on a shard it creates a
+claim; a claim found already there means that a process died on the shard, so the shard then goes
+clip by clip, each clip claimed alone. A clip claimed alone three times without a result is given
+up. Claims lie in the run directory, so the bound holds across driver restarts and node loss
+(design §5).
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from emer_ray import storage
+
+ALONE_TRIES: Final = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Claim:
+    """The mark of one shard in one stage, while this process holds it."""
+
+    uri: str
+    first: bool
+    """True when no process died on this shard before."""
+    alone: dict[str, int] = field(default_factory=dict)
+    """Times each clip was tried alone without a result."""
+    hung: set[str] = field(default_factory=set)
+    """Clips whose process was ended by the watchdog."""
+    trying: str | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def exhausted(self, clip_id: str) -> bool:
+        """Tell whether a clip has used up its tries."""
+        return self.alone.get(clip_id, 0) >= ALONE_TRIES
+
+    def try_alone(self, clip_id: str) -> None:
+        """Count one more lonely try of a clip, before it starts."""
+        with self._lock:
+            self.trying = clip_id
+            self.alone[clip_id] = self.alone.get(clip_id, 0) + 1
+            self._save()
+
+    def succeeded(self, clip_id: str) -> None:
+        """Forget the tries of a clip that gave a result; stored with the next try."""
+        with self._lock:
+            self.alone.pop(clip_id, None)
+            self.trying = None
+
+    def mark_hung(self) -> None:
+        """Say that the watchdog ends this process now, because of the clip being tried."""
+        with self._lock:
+            if self.trying is not None:
+                self.hung.add(self.trying)
+            self._save()
+
+    def release(self) -> None:
+        """Remove the mark: the whole shard has results."""
+        storage.delete(self.uri)
+
+    def _save(self) -> None:
+        storage.write(self.uri, _dump(self.alone, self.hung))
+
+
+def claim(run: str, stage: str, shard: int) -> Claim:
+    """Mark a shard before a stage works on it; `first` is false when its mark was there already."""
+    uri = storage.join(run, "claims", stage, f"{shard:08d}.json")
+    if storage.create(uri, _dump({}, set())):
+        return Claim(uri=uri, first=True)
+    state: Mapping[str, Mapping[str, int]] = json.loads(storage.read(uri))
+    return Claim(uri=uri, first=False, alone=dict(state["alone"]), hung=set(state["hung"]))
+
+
+def _dump(alone: Mapping[str, int], hung: set[str]) -> bytes:
+    return json.dumps({"alone": dict(alone), "hung": sorted(hung)}).encode()

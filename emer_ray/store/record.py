@@ -1,0 +1,71 @@
+"""`run.json`: what was run, on what, with which choices and why, and what came of it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emer_ray import storage
+from emer_ray.errors import RunDirError
+
+_SECRET = re.compile(r"(key|token|secret|password)s?$", re.IGNORECASE)
+
+
+def load(run: str) -> dict[str, Any] | None:
+    """Read a run's record; None where there is none yet."""
+    uri = storage.join(run, "run.json")
+    if not storage.exists(uri):
+        return None
+    try:
+        found = json.loads(storage.read(uri))
+    except json.JSONDecodeError:
+        raise RunDirError(f"{uri}: not JSON; restore it, or start a new run directory") from None
+    if not isinstance(found, dict) or "fingerprint" not in found:
+        raise RunDirError(f"{uri}: not the record of a run; give another output.run")
+    return found
+
+
+def require(run: str) -> dict[str, Any]:
+    """Read a run's record; raises RunDirError where there is none."""
+    found = load(run)
+    if found is None:
+        raise RunDirError(f"{run}: not a run directory (no run.json); give the path of a run")
+    return found
+
+
+def save(run: str, record: Mapping[str, Any]) -> None:
+    """Store a run's record in one put, with secrets blanked."""
+    text = json.dumps(_redacted(record), indent=2, ensure_ascii=False)
+    storage.write(storage.join(run, "run.json"), text.encode())
+
+
+def refuse_foreign(
+    run: str, record: Mapping[str, Any], parts: Mapping[str, Any], accepted: Sequence[str]
+) -> list[str]:
+    """Refuse a directory made under another fingerprint, with the keys that differ.
+
+    Keys in `accepted` may differ; those that do are returned, to be recorded.
+    """
+    old = record["fingerprint_parts"]
+    plain = json.loads(json.dumps(parts))
+    differ = sorted(key for key in old.keys() | plain.keys() if old.get(key) != plain.get(key))
+    refused = [key for key in differ if key not in accepted]
+    if refused:
+        shown = "; ".join(
+            f"{key}: {old.get(key)!r} there, {plain.get(key)!r} here" for key in refused
+        )
+        raise RunDirError(
+            f"{run}: made with another configuration ({shown}); take another output.run, or accept "
+            f"mixed rows with {' '.join(f'--accept {key}' for key in refused)}"
+        )
+    return differ
+
+
+def _redacted(value: Any, name: str = "") -> Any:
+    if isinstance(value, Mapping):
+        return {key: _redacted(item, str(key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redacted(item) for item in value]
+    if isinstance(value, str) and value and _SECRET.search(name):
+        return "(not recorded)"
+    return value

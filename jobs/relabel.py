@@ -1,0 +1,8 @@
+"""Door for `ray job submit … -- python jobs/relabel.py CONFIG [options]`: same words as `emer relabel`."""
+
+import sys
+
+from emer_ray.cli import main
+
+if __name__ == "__main__":
+    main(["relabel", *sys.argv[1:]])
