@@ -43,7 +43,7 @@ def connect() -> Cluster:
     address = os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             cores = (
                 len(os.sched_getaffinity(0))
@@ -55,7 +55,7 @@ def connect() -> Cluster:
                 num_cpus=max(LOCAL_CPUS, cores),
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level=logging.WARNING,
+                logging_level=logging.ERROR,
             )
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
@@ -92,7 +92,9 @@ def data_context() -> dict[str, Any]:
             raise AttributeError(f"Ray {ray.__version__} has no DataContext.{name}")
         setattr(context, name, value)
     context.execution_options.preserve_order = False
-    return {**knobs, "preserve_order": False, "max_restarts": -1, "max_task_retries": -1}
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    return {**knobs, "preserve_order": False}
 
 
 def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
@@ -115,9 +117,7 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
-            max_restarts=-1,
-            max_task_retries=-1,
-        )
+        )  # Ray Data's pools restart actors and retry their tasks for ever by default
     yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 

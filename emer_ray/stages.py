@@ -25,7 +25,7 @@ from emer_ray import parse, schema, weights
 from emer_ray.config import Fault, MediaConfig, ModelConfig
 from emer_ray.encode import Encoder, Passthrough
 from emer_ray.errors import ClipError, EmerError, ModelError
-from emer_ray.media.child import Decoder
+from emer_ray.media import Decoder
 from emer_ray.reason import Reasoner
 from emer_ray.records import (
     Answer,

@@ -61,7 +61,7 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
     fresh = pl.col("shards").is_null()
     placed = known.with_columns(
         pl.when(fresh)
-        .then(pl.concat_list((first + (fresh.cum_sum() - 1) // shard_clips).cast(pl.Int32)))
+        .then(pl.concat_list((first + _numbered(fresh) // shard_clips).cast(pl.Int32)))
         .otherwise(pl.col("shards"))
         .alias("shards"),
         pl.lit(value=True).alias("present"),
@@ -81,13 +81,18 @@ def reassign_failed(
         failed = failed.filter(pl.col("kind").is_in(list(kinds)))
     first = int(manifest["shards"].explode().max() or 0) + 1  # type: ignore[arg-type]
     again = pl.col("clip_id").is_in(failed["clip_id"].to_list()) & pl.col("present")
-    shard = (first + (again.cum_sum() - 1) // shard_clips).cast(pl.Int32)
+    shard = (first + _numbered(again) // shard_clips).cast(pl.Int32)
     return manifest.with_columns(
         pl.when(again)
         .then(pl.concat_list(pl.col("shards"), shard))
         .otherwise(pl.col("shards"))
         .alias("shards")
     )
+
+
+def _numbered(chosen: pl.Expr) -> pl.Expr:
+    """Number the chosen rows from 0; signed, so that rows before the first may be -1."""
+    return chosen.cast(pl.Int64).cum_sum() - 1
 
 
 def outcomes(run: str) -> pl.DataFrame:

@@ -1,0 +1,132 @@
+"""How close the pipeline comes to its bottleneck: wall time over the slowest stage's own time.
+
+The flow is the real one (runner, claims, parse, parts on disk) with two simulated ends: a decoder
+that burns 5 ms of CPU per row and hands on 1.2 MB of frames, and a model that takes a fixed time
+per row. The ratio is taken in the steady state, between the receipts of 10 and of 90 % of the
+clips, so that neither the start of the actors nor their end counts. Lower is better; 1 is the
+limit.
+"""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from emer_ray import config as configuration
+from emer_ray import pipeline as flow_of
+from emer_ray import runner, schema, stages
+from emer_ray.errors import ClipError
+from emer_ray.store import index
+
+ROW_BYTES: Final = 1_204_224
+"""8 frames of 224 × 224 RGB."""
+DECODE_S: Final = 0.005
+BATCH: Final = 8
+
+
+class SimulatedDecode:
+    """Burns CPU like a decoder and fills frames of the usual size."""
+
+    def __init__(self, *, seconds: float, seed: int, drops: Collection[str] = ()) -> None:
+        self._seconds = seconds
+        self._frames = np.random.default_rng(seed).integers(0, 255, (8, 224, 224, 3), np.uint8)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return stages.through(table, stage="decode", to=schema.DECODED, work=self._work)
+
+    def _work(self, rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        return [self._decoded() for _ in rows]
+
+    def _decoded(self) -> stages.Row:
+        until = time.thread_time() + self._seconds
+        while time.thread_time() < until:
+            pass
+        media = {
+            **dict.fromkeys(schema.MEDIA_FACTS.type.names),
+            **{"has_video": True, "has_audio": False, "decoded_s": 2.0, "short": False},
+            **{"n_frames": 8, "decoder": "simulated"},
+        }
+        return {
+            "frames": self._frames,
+            "frame_shape": list(self._frames.shape),
+            "frame_times_s": [0.25 * number for number in range(8)],
+            "media": media,
+        }
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def pipeline(
+    seed: int = 0, clips: int | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measure the ratio at 20 and at 5 ms per row; `clips` is the number of rows of each run."""
+    runner.connect()
+    measured = {}
+    for name, model_s, count in (("ratio", 0.020, 1500), ("ratio_5ms", 0.005, 6000)):
+        measured[name] = _measure(clips or count, model_s, seed)
+        say(f"{name}: {measured[name]}")
+    return {
+        "ratio": measured["ratio"]["ratio"],
+        "ratio_5ms": measured["ratio_5ms"]["ratio"],
+        "clips": measured["ratio"]["clips"],
+        "clips_5ms": measured["ratio_5ms"]["clips"],
+        "row_bytes": ROW_BYTES,
+        "batch": BATCH,
+        "decode_s": DECODE_S,
+        "wall_s": measured["ratio"]["wall_s"],
+        "wall_5ms_s": measured["ratio_5ms"]["wall_s"],
+        "start_s": measured["ratio"]["start_s"],
+        "data_context": runner.data_context(),
+    }
+
+
+def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
+    config = configuration.parse(
+        {
+            "models": {"main": {"backend": "fake", "options": {"latency_s": model_s}}},
+            "output": {"shard_clips": BATCH},
+            "pools": {"explain": {"actors": 1, "cpus": 0.5}},
+        }
+    )
+    rows = [
+        {
+            **dict.fromkeys(schema.MANIFEST.names),
+            "clip_id": f"clip-{i:06d}",
+            "video_uri": "simulated",
+        }
+        for i in range(clips)
+    ]
+    listed = pl.DataFrame(pl.from_arrow(schema.table(rows, schema.MANIFEST)))
+    with tempfile.TemporaryDirectory(prefix="emer-bench-") as run:
+        placed = index.assign_shards(listed, None, BATCH)
+        decode, *rest = flow_of.steps(config, run=run, baselines={})
+        simulated = dataclasses.replace(
+            decode, stage=SimulatedDecode, settings={"seconds": DECODE_S, "seed": seed}
+        )
+        cluster = runner.connect()
+        pools = flow_of.pools([simulated, *rest], config, cpus=cluster.cpus, gpus=cluster.gpus)
+        tables = index.shard_tables(
+            index.clips_of(placed, index.unfinished(placed, index.outcomes(run)))
+        )
+        data_context = runner.data_context()
+        assert data_context["max_errored_blocks"] == 0
+        started = time.perf_counter()
+        done, arrivals = 0, []
+        for receipts in runner.run(pools, tables):
+            done += receipts.num_rows
+            arrivals.append((done, time.perf_counter() - started))
+        assert done == clips, f"{done} receipts of {clips} clips"
+    first = next((n, at) for n, at in arrivals if n >= 0.1 * clips)
+    last = next((n, at) for n, at in arrivals if n >= 0.9 * clips)
+    return {
+        "ratio": round((last[1] - first[1]) / ((last[0] - first[0]) * model_s), 4),
+        "clips": clips,
+        "wall_s": round(arrivals[-1][1], 2),
+        "start_s": round(arrivals[0][1], 2),
+    }

@@ -1,0 +1,122 @@
+"""Who may import whom: the best one-page map of the code.
+
+Imports point down only. Modules of the floor called work do not import each other; they meet in
+`stages`. A name with a dot below it (`store`) stands for its whole package.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "emer_ray"
+
+FLOORS: dict[str, tuple[str, ...]] = {
+    "words": ("errors", "schema", "records", "config", "storage"),
+    "work": (
+        *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
+        *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus"),
+    ),
+    "wiring": ("stages", "pipeline"),
+    "running": ("runner",),
+    "verbs": (
+        *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
+        *("bench",),
+    ),
+    "skin": ("cli",),
+}
+
+OWN_FLOOR_ALLOWED = {
+    ("schema", "errors"),
+    ("records", "errors"),
+    ("config", "errors"),
+    ("storage", "errors"),
+    ("weights", "weights_tfjs"),
+    ("demo_corpus", "weights"),
+    ("pipeline", "stages"),
+    ("demo", "relabel"),
+    ("demo", "models"),
+    ("leaderboard", "evaluate"),
+}
+"""Imports between modules of one floor, each a decision."""
+
+LIBRARIES: dict[str, set[str]] = {
+    "ray": {"runner", "bench"},
+    "click": {"cli"},
+    "pydantic": {"config", "recipes"},
+    "boto3": {"storage"},
+    "polars": {
+        *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
+    },
+    "decord": {"media", "bench"},
+    "av": {"media", "bench", "demo_corpus"},
+    "onnxruntime": {"perceive", "reason"},
+    "ai_edge_litert": {"perceive"},
+}
+"""Who may import a library that shapes its importer."""
+
+
+def _module_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{name.name}" for name in node.names} | {node.module}
+    return found
+
+
+def _floor(module: str) -> int:
+    for number, members in enumerate(FLOORS.values()):
+        if module in members:
+            return number
+    raise AssertionError(f"{module} stands on no floor; add it to FLOORS")
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    importer = _module_of(path)
+    modules = {name for members in FLOORS.values() for name in members}
+    for name in _imports(path):
+        parts = name.split(".")
+        if parts[0] != "emer_ray" or len(parts) < 2 or parts[1] not in modules:
+            continue
+        imported = parts[1]
+        if imported == importer:
+            continue
+        above, below = _floor(importer), _floor(imported)
+        allowed = below < above or (importer, imported) in OWN_FLOOR_ALLOWED
+        assert allowed, f"{importer} (floor {above}) imports {imported} (floor {below})"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_libraries_stay_where_they_belong(path: Path) -> None:
+    importer = _module_of(path)
+    for name in _imports(path):
+        library = name.split(".")[0]
+        assert importer in LIBRARIES.get(library, {importer}), f"{importer} imports {library}"
+
+
+def test_the_package_imports_nothing_from_outside_itself() -> None:
+    outside = {"jobs", "benchmarks", "tests"}
+    for path in SOURCES:
+        assert not {name.split(".")[0] for name in _imports(path)} & outside, path
+
+
+def test_the_base_needs_no_torch() -> None:
+    heavy = {"torch", "transformers", "vllm", "tensorflow"}
+    for path in SOURCES:
+        top = {
+            name.name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Import)
+            for name in node.names
+        }
+        assert not {name.split(".")[0] for name in top} & heavy, path
