@@ -169,41 +169,55 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
         groups = [
             (f"{name}.{i}" if name == again else name, g) for i, (name, g) in enumerate(groups)
         ]
-    wanted = {name: _wanted(members, config) for name, members in groups}
-    light_cpus = sum(_light(want) for name, want in wanted.items() if name != "decode")
-    chosen = []
-    for name, members in groups:
-        want = wanted[name]
-        if name == "decode":
-            each = want.cpus if want.cpus is not None else 1.0
-            free = max(1, int((cpus - light_cpus) / each)) if each else 1
-            reason = (
-                f"{free} decoders of {each:g} CPUs fill {cpus:g} CPUs less {light_cpus:g} "
-                f"for the other pools"
-            )
-        elif want.gpus:
-            each = want.cpus if want.cpus is not None else 1.0
-            free = max(1, int(gpus / want.gpus))
-            reason = f"one actor per {want.gpus:g} of {gpus:g} GPUs"
-        else:
-            each = _light(want)
-            free = 1
-            reason = "one light actor keeps up with the decoders of a node"
-        most = want.max_actors or want.actors or free
-        chosen.append(
-            Pool(
-                name=name,
-                steps=tuple(members),
-                min_actors=min(want.actors or most, most),
-                max_actors=most,
-                cpus=each,
-                gpus=want.gpus or 0.0,
-                memory_mb=want.memory_mb,
-                reason="set by the configuration" if want.actors else reason,
-            )
-        )
+    others = [
+        _staffed(name, members, _wanted(members, config), gpus)
+        for name, members in groups
+        if name != "decode"
+    ]
+    taken = sum(pool.min_actors * pool.cpus for pool in others)
+    name, members = groups[0]
+    decoders = _decoders(name, members, _wanted(members, config), cpus, taken)
+    chosen = [decoders, *others]
     _refuse_impossible(chosen, cpus=cpus, gpus=gpus)
     return chosen
+
+
+def _staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
+    if want.gpus:
+        actors, reason = max(1, int(gpus / want.gpus)), f"one per {want.gpus:g} of {gpus:g} GPUs"
+    else:
+        actors, reason = 1, "one light actor keeps up with the decoders of a node"
+    return _pool(name, members, want, actors, 1.0 if want.gpus else 0.5, reason)
+
+
+def _decoders(
+    name: str, members: Sequence[Step], want: PoolConfig, cpus: float, taken: float
+) -> Pool:
+    each = 1.0 if want.cpus is None else want.cpus
+    actors = max(1, int((cpus - taken) / each)) if each else 1
+    reason = f"{actors} of {each:g} CPUs fill {cpus:g} less {taken:g} for the other pools"
+    return _pool(name, members, want, actors, each, reason)
+
+
+def _pool(
+    name: str,
+    members: Sequence[Step],
+    want: PoolConfig,
+    actors: int,
+    cpus: float,
+    reason: str,
+) -> Pool:
+    most = want.max_actors or want.actors or actors
+    return Pool(
+        name=name,
+        steps=tuple(members),
+        min_actors=min(want.actors or most, most),
+        max_actors=most,
+        cpus=cpus if want.cpus is None else want.cpus,
+        gpus=want.gpus or 0.0,
+        memory_mb=want.memory_mb,
+        reason="set by the configuration" if want.actors else reason,
+    )
 
 
 def _wanted(members: Sequence[Step], config: RunConfig) -> PoolConfig:
@@ -213,11 +227,6 @@ def _wanted(members: Sequence[Step], config: RunConfig) -> PoolConfig:
         own = config.pools.get(step.name)
         said |= own.model_dump(exclude_none=True) if own else {}
     return PoolConfig(**said)
-
-
-def _light(want: PoolConfig) -> float:
-    each = want.cpus if want.cpus is not None else 0.5
-    return each * (want.max_actors or want.actors or 1)
 
 
 def _refuse_impossible(chosen: Sequence[Pool], *, cpus: float, gpus: float) -> None:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from emer_ray import __version__, manifest, pipeline, runner, storage, weights
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError
-from emer_ray.perceive import voice_baselines
+from emer_ray.reason.baselines import voice_baselines
 from emer_ray.records import Measure
 from emer_ray.store import index, lease, parts, record
 

@@ -1,0 +1,116 @@
+import pytest
+
+from emer_ray import config, pipeline, stages
+from emer_ray.config import RunConfig
+from emer_ray.errors import ConfigError
+
+
+def fake(**sections: object) -> RunConfig:
+    return config.parse({"models": {"main": {"backend": "fake"}}, **sections})
+
+
+def embedded(**sections: object) -> RunConfig:
+    return config.parse(sections)
+
+
+def names(run_config: RunConfig) -> list[str]:
+    return [step.name for step in pipeline.steps(run_config, run="r", baselines={})]
+
+
+def test_the_flow_reads_in_order() -> None:
+    assert names(fake()) == ["decode", "encode", "explain", "parse", "write"]
+
+
+def test_heavy_columns_die_after_their_last_reader() -> None:
+    def dying(run_config: RunConfig) -> list[str]:
+        flow = pipeline.steps(run_config, run="r", baselines={})
+        return [step.name for step in flow if step.settings.get("drops") == stages.HEAVY]
+
+    assert dying(embedded()) == ["encode"]
+    assert dying(fake()) == ["explain"]
+
+
+def test_neighbours_of_one_pool_share_actors() -> None:
+    def groups(run_config: RunConfig) -> list[list[str]]:
+        flow = pipeline.steps(run_config, run="r", baselines={})
+        staffed = pipeline.pools(flow, run_config, cpus=8, gpus=0)
+        return [[step.name for step in pool.steps] for pool in staffed]
+
+    assert groups(fake()) == [["decode", "encode"], ["explain"], ["parse", "write"]]
+    apart = fake(pools={"encode": {"actors": 2}})
+    assert groups(apart) == [["decode"], ["encode"], ["explain"], ["parse", "write"]]
+
+
+def staffed(run_config: RunConfig, cpus: float, gpus: float) -> dict[str, pipeline.Pool]:
+    flow = pipeline.steps(run_config, run="r", baselines={})
+    return {pool.name: pool for pool in pipeline.pools(flow, run_config, cpus=cpus, gpus=gpus)}
+
+
+def test_decoders_take_the_cpus_that_the_others_leave() -> None:
+    pools = staffed(fake(), cpus=16, gpus=0)
+    assert pools["decode"].max_actors == 15
+    assert pools["reason.main"].max_actors == pools["write"].max_actors == 1
+
+
+def test_a_model_on_gpus_gets_one_actor_per_gpu_from_the_start() -> None:
+    pools = staffed(fake(pools={"explain": {"gpus": 1}}), cpus=16, gpus=4)
+    assert (pools["reason.main"].min_actors, pools["reason.main"].max_actors) == (4, 4)
+
+
+def test_the_configuration_has_the_last_word() -> None:
+    pools = staffed(fake(pools={"decode": {"actors": 2, "max_actors": 5, "cpus": 0.5}}), 16, 0)
+    assert (pools["decode"].min_actors, pools["decode"].max_actors) == (2, 5)
+    assert pools["decode"].cpus == 0.5
+    assert pools["decode"].reason == "set by the configuration"
+
+
+@pytest.mark.parametrize("section", [{"actors": 9, "cpus": 1}, {"gpus": 1}])
+def test_pools_that_can_never_be_scheduled_are_refused_with_the_sum(
+    section: dict[str, float],
+) -> None:
+    with pytest.raises(ConfigError, match=r"pools need .* at least .* the cluster has"):
+        staffed(fake(pools={"explain": section}), cpus=8, gpus=0)
+
+
+def test_a_shard_fits_a_block_where_frames_travel() -> None:
+    media = {"frames": 16, "size_px": 448}
+
+    def clips(run_config: RunConfig) -> int:
+        flow = pipeline.steps(run_config, run="r", baselines={})
+        return pipeline.shard_clips(run_config, flow)[0]
+
+    assert clips(embedded(media=media)) == 16  # frames die where they were decoded
+    assert clips(fake(media=media)) == 7
+    assert clips(fake(media=media, output={"block_mb": 1000})) == 16
+    assert clips(fake(media={"frames": 999, "size_px": 2000})) == 1
+
+
+def test_the_fingerprint_holds_what_decides_results_and_nothing_else() -> None:
+    base = pipeline.fingerprint(fake())
+    same = [
+        fake(pools={"explain": {"actors": 1}}),
+        fake(output={"run": "elsewhere"}),
+        fake(input={"manifest": "other.csv", "limit": 3}),
+        fake(media={"threads": 2, "deadline_s": 5}),
+        fake(budget={"failed_share": 0.9}),
+    ]
+    other = [
+        fake(media={"frames": 4}),
+        fake(language="zh"),
+        config.parse({"models": {"main": {"backend": "fake", "options": {"latency_s": 1.0}}}}),
+        embedded(),
+    ]
+    assert {pipeline.fingerprint(found) for found in same} == {base}
+    assert len({pipeline.fingerprint(found) for found in other} | {base}) == len(other) + 1
+
+
+def test_a_model_that_nobody_configured_is_named() -> None:
+    lonely = config.parse({"models": {"other": {"backend": "fake"}}})
+    with pytest.raises(ConfigError, match=r"\[models\.main\]"):
+        pipeline.steps(lonely, run="r", baselines={})
+
+
+def test_an_unknown_option_of_a_backend_is_refused() -> None:
+    wrong = config.parse({"models": {"main": {"backend": "fake", "options": {"latency": 1}}}})
+    with pytest.raises(ConfigError, match="unknown option latency"):
+        pipeline.steps(wrong, run="r", baselines={})

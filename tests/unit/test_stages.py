@@ -1,0 +1,231 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from emer_ray import schema, stages
+from emer_ray.config import ModelConfig
+from emer_ray.errors import ClipError, ConfigError
+from emer_ray.records import ModelUsed, Provenance
+from emer_ray.store import claims, index
+
+MEDIA = {
+    **dict.fromkeys(schema.MEDIA_FACTS.type.names),
+    **{"has_video": True, "has_audio": True, "decoded_s": 2.0, "short": False},
+    **{"n_frames": 2, "decoder": "none"},
+}
+
+
+def clips(*clip_ids: str) -> pa.Table:
+    rows = [
+        {
+            **dict.fromkeys(schema.CLIPS.names),
+            **{"clip_id": name, "shard": 0, "shard_clips": len(clip_ids), "attempt": 1},
+        }
+        for name in clip_ids
+    ]
+    return schema.table(rows, schema.CLIPS)
+
+
+def frames(clip_id: str) -> stages.Row:
+    return {
+        "frames": np.full((2, 3, 4, 3), ord(clip_id), np.uint8),
+        "frame_shape": [2, 3, 4, 3],
+        "frame_times_s": [0.0, 1.0],
+        "pcm": np.arange(5, dtype=np.float32),
+        "media": MEDIA,
+    }
+
+
+def decoded(*clip_ids: str, bad: str = "") -> pa.Table:
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        return [
+            ClipError("corrupt", "no") if row["clip_id"] in bad else frames(row["clip_id"])
+            for row in rows
+        ]
+
+    return stages.through(clips(*clip_ids), stage="decode", to=schema.DECODED, work=work)
+
+
+def test_rows_keep_their_order_and_a_failed_row_its_reason() -> None:
+    table = decoded("a", "b", "c", bad="b")
+    assert table.schema.equals(schema.DECODED)
+    assert table["clip_id"].to_pylist() == ["a", "b", "c"]
+    assert table["kind"].to_pylist() == [None, "corrupt", None]
+    assert table["stage"].to_pylist() == [None, "decode", None]
+    assert table["frames"][1].as_py() is None
+    assert table["frames"][2].as_py() == b"c" * 72
+
+
+def test_a_failed_row_passes_later_stages_untouched() -> None:
+    seen: list[str] = []
+
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        seen.extend(row["clip_id"] for row in rows)
+        return [{"notes": ["seen"]} for _ in rows]
+
+    table = decoded("a", "b", bad="a")
+    after = stages.through(table, stage="encode", to=schema.ENCODED, work=work, drops=stages.HEAVY)
+    assert seen == ["b"]
+    assert after["notes"].to_pylist() == [None, ["seen"]]
+    assert after["message"].to_pylist() == ["no", None]
+    assert after["frames"].null_count == after["pcm"].null_count == 2
+
+
+def test_frames_and_sound_come_back_as_they_went_in() -> None:
+    (row,) = stages._rows(decoded("a"))
+    assert np.array_equal(stages._frames(row), frames("a")["frames"])  # type: ignore[arg-type]
+    assert np.array_equal(stages._pcm(row), frames("a")["pcm"])  # type: ignore[arg-type]
+
+
+def test_an_unexpected_exception_costs_the_clip_that_raises_it() -> None:
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        if any(row["clip_id"] == "b" for row in rows):
+            raise ZeroDivisionError("b is odd")
+        return [{"notes": []} for _ in rows]
+
+    after = stages.through(decoded("a", "b", "c"), stage="encode", to=schema.ENCODED, work=work)
+    assert after["kind"].to_pylist() == [None, "error", None]
+    assert after["message"][1].as_py() == "ZeroDivisionError: b is odd"
+
+
+def test_a_mistake_of_the_run_is_no_row() -> None:
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        raise ConfigError("no such model")
+
+    with pytest.raises(ConfigError):
+        stages.through(decoded("a"), stage="encode", to=schema.ENCODED, work=work)
+
+
+def test_a_lost_answer_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="2 rows went in, 1 answers"):
+        stages.through(
+            decoded("a", "b"), stage="encode", to=schema.ENCODED, work=lambda _: [{"notes": []}]
+        )
+
+
+def test_a_column_that_no_schema_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="mood"):
+        stages.through(
+            decoded("a"), stage="encode", to=schema.ENCODED, work=lambda _: [{"mood": 1}]
+        )
+
+
+def test_micro_batches_are_as_large_as_asked() -> None:
+    sizes: list[int] = []
+
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        sizes.append(len(rows))
+        return [{"notes": []} for _ in rows]
+
+    guard = stages.Guard(batch=2)
+    stages.through(decoded(*"abcde"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
+    assert sizes == [2, 2, 1]
+
+
+def test_claims_are_gone_after_clean_work(tmp_path: Path) -> None:
+    guard = stages.Guard(run=str(tmp_path))
+    stages.through(
+        decoded("a"), stage="encode", to=schema.ENCODED, work=lambda _: [{"notes": []}], guard=guard
+    )
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_after_a_death_a_shard_goes_clip_by_clip(tmp_path: Path) -> None:
+    claims.claim(str(tmp_path), "encode", 0)
+    sizes: list[int] = []
+
+    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+        sizes.append(len(rows))
+        return [{"notes": []} for _ in rows]
+
+    guard = stages.Guard(run=str(tmp_path))
+    stages.through(decoded(*"abc"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
+    assert sizes == [1, 1, 1]
+
+
+SCRIPT = """
+import json, sys
+from emer_ray import schema, stages
+from tests.unit.test_stages import decoded
+run, fault, deadline = sys.argv[1], sys.argv[2], float(sys.argv[3])
+guard = stages.Guard(run=run, deadline_s=deadline, faults={"b": fault})
+after = stages.through(decoded(*"abc"), stage="encode", to=schema.ENCODED,
+                       work=lambda rows: [{"notes": []} for _ in rows], guard=guard)
+print(json.dumps([after["kind"].to_pylist(), after["message"].to_pylist()]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("exit", "crashed"), ("segfault", "crashed"), ("bloat", "crashed"), ("hang", "timeout")],
+)
+def test_a_clip_that_kills_its_process_is_given_up_after_three_lonely_tries(
+    tmp_path: Path, fault: str, kind: str
+) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path), fault, "0.3"]
+    root = Path(__file__).parents[2]
+    deaths = 0
+    while (done := subprocess.run(command, cwd=root, capture_output=True, text=True)).returncode:
+        deaths += 1
+        assert deaths < 6, done.stderr
+    assert deaths == 1 + claims.ALONE_TRIES
+    assert f'[null, "{kind}", null]' in done.stdout
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
+    model = ModelConfig(backend="fake", options={"script": script or {}})
+    encode = stages.Encode(model=model, guard=stages.Guard(), drops=())
+    reason = stages.Reason(
+        step="explain", model=model, baselines={}, guard=stages.Guard(), drops=stages.HEAVY
+    )
+    parse = stages.Parse(step="explain")
+    table = parse(reason(encode(decoded(*clip_ids))))
+    assert table.schema.equals(schema.PARSED)
+    return table
+
+
+def test_the_raw_answer_of_an_unparsable_reply_is_kept() -> None:
+    table = parsed("a", "b", script={"a": "refuse"})
+    assert table["kind"].to_pylist() == ["unparsable", None]
+    assert table["answers"][0][0]["raw"].as_py() == "I cannot help with that."
+    assert table["labels"][0].as_py() is None
+
+
+def test_the_fake_model_is_told_what_there_is() -> None:
+    (row,) = parsed("a").to_pylist()
+    assert row["visual_clues"][0]["text"] == "2 frames were shown"
+    assert row["acoustic_clues"][0]["text"] == "5 samples were played"
+
+
+PROVENANCE = Provenance(
+    fingerprint="f" * 64,
+    recipe="one_shot",
+    models=(ModelUsed(step="s", backend="fake", model="fake", revision=None, prompt_hash="p"),),
+    versions={"python": "3"},
+)
+
+
+def test_the_writer_stores_both_outcomes_and_returns_receipts(tmp_path: Path) -> None:
+    write = stages.Write(run=str(tmp_path), provenance=PROVENANCE)
+    receipts = write(parsed("a", "b", "c", script={"b": "fail"}))
+    assert receipts.schema.equals(schema.INDEX)
+    assert sorted(
+        zip(receipts["clip_id"].to_pylist(), receipts["outcome"].to_pylist(), strict=True)
+    ) == [
+        ("a", "ok"),
+        ("b", "failed"),
+        ("c", "ok"),
+    ]
+    assert index.outcomes(str(tmp_path)).height == 3
+
+
+def test_a_writer_that_sees_part_of_a_shard_stops_the_run(tmp_path: Path) -> None:
+    write = stages.Write(run=str(tmp_path), provenance=PROVENANCE)
+    with pytest.raises(AssertionError, match="2 of 3 clips"):
+        write(parsed("a", "b", "c").slice(0, 2))
+    assert not list(tmp_path.rglob("*.parquet"))
