@@ -1,0 +1,168 @@
+"""Tables of predictions and references, whoever wrote them, under our column names.
+
+CSV, JSON, JSONL, Parquet and npz (without pickle) are read by their ending, a run directory by its
+parts. Columns that are known under other names in the field are renamed; everything else is left as
+it is.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from emer_ray import storage
+from emer_ray.errors import ConfigError
+
+ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "clip_id": ("name", "names", "filename", "filenames", "video_name"),
+    "openset": ("labels", "label_ov", "ov_labels", "fileitems"),
+    "label": ("label_onehot", "onehot", "discrete", "emotion", "emotions"),
+    "explanation": ("reason", "reasons", "description"),
+    "valence": ("val",),
+}
+"""Our name of a column and the names it goes by elsewhere, best first."""
+
+_RUN_COLUMNS: Final = ["clip_id", "attempt", "labels", "explanation", "media"]
+
+
+def read(uri: str, columns: Mapping[str, str] | None = None) -> pl.LazyFrame:
+    """Read a table or a run directory. `columns` maps our names to those of the file and goes
+    before the aliases.
+    """
+    frame = _open(uri)
+    names = frame.collect_schema().names()
+    renamed: dict[str, str] = {}
+    for ours, theirs in (columns or {}).items():
+        if theirs not in names:
+            raise ConfigError(f"{uri}: no column {theirs}; there are {', '.join(names)}")
+        renamed[theirs] = ours
+    for ours, aliases in ALIASES.items():
+        taken = [name for name in (ours, *aliases) if name in names and name not in renamed]
+        if ours not in renamed.values() and taken:
+            renamed[taken[0]] = ours
+    shadowed = [new for old, new in renamed.items() if new in names and old != new]
+    frame = frame.drop(shadowed).rename({o: n for o, n in renamed.items() if o != n})
+    schema = frame.collect_schema()
+    if "clip_id" not in schema.names():
+        raise ConfigError(
+            f"{uri}: no column names the clip; there are {', '.join(names)}. "
+            "Call it name or clip_id, or give --columns clip_id=COLUMN"
+        )
+    return frame.with_columns(pl.col("clip_id").cast(pl.String), *_plain_labels(schema))
+
+
+def _plain_labels(schema: pl.Schema) -> list[pl.Expr]:
+    """Labels with support, as a run writes them, become plain labels."""
+    kind = schema.get("openset")
+    if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct):
+        return [pl.col("openset").list.eval(pl.element().struct.field("label"))]
+    return []
+
+
+def _open(uri: str) -> pl.LazyFrame:
+    ending = uri.rsplit("/", 1)[-1].rpartition(".")[2].lower()
+    match ending:
+        case "parquet":
+            return _parquet([uri])
+        case "csv":
+            return _csv(uri)
+        case "jsonl" | "ndjson":
+            return _rows(
+                uri, [_json(uri, line) for line in _text(uri).splitlines() if line.strip()]
+            )
+        case "json":
+            return _json_rows(uri)
+        case "npz":
+            return _npz(uri)
+    parts = sorted(
+        entry.uri
+        for entry in storage.listing(storage.join(uri, "explanations"))
+        if entry.uri.endswith(".parquet")
+    )
+    if not parts:
+        raise ConfigError(
+            f"{uri}: neither a run directory with explanations nor a csv, json, jsonl, "
+            "parquet or npz file"
+        )
+    run = _parquet(parts, _RUN_COLUMNS)
+    newest = run.sort("attempt").unique("clip_id", keep="last", maintain_order=True)
+    return newest.with_columns(pl.col("media").struct.field("decoded_s").alias("duration_s")).drop(
+        "media", "attempt"
+    )
+
+
+def _parquet(uris: Sequence[str], columns: list[str] | None = None) -> pl.LazyFrame:
+    """Scan local files lazily; read only the columns asked for from an object store."""
+    if any(storage.is_s3(uri) for uri in uris):
+        frames = [pl.read_parquet(io.BytesIO(storage.read(uri)), columns=columns) for uri in uris]
+        return pl.concat(frames).lazy()
+    for uri in uris:
+        if not storage.exists(uri):
+            raise ConfigError(f"{uri}: no such file; check the path")
+    scan = pl.scan_parquet(list(uris), glob=False)
+    return scan.select(columns) if columns else scan
+
+
+def _text(uri: str) -> str:
+    try:
+        return storage.read(uri).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{uri}: not UTF-8 at byte {error.start}; convert it first") from None
+
+
+def _csv(uri: str) -> pl.LazyFrame:
+    """Every cell as text: what a cell means is decided where it is used. An empty cell is null."""
+    try:
+        head, *rows = csv.reader(io.StringIO(_text(uri), newline=""))
+    except ValueError:
+        raise ConfigError(f"{uri}: empty; a header line is needed") from None
+    except csv.Error as error:
+        raise ConfigError(f"{uri}: not a csv file ({error})") from None
+    for number, row in enumerate(rows, start=2):
+        if len(row) > len(head):
+            raise ConfigError(
+                f"{uri}: row {number} has {len(row)} cells, the header {len(head)}; "
+                "quote cells with commas"
+            )
+    filled = [row + [""] * (len(head) - len(row)) for row in rows if row]
+    data = {name: [row[i] or None for row in filled] for i, name in enumerate(head)}
+    return pl.LazyFrame(data, schema=dict.fromkeys(head, pl.String))
+
+
+def _json(uri: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{uri}: not JSON ({error})") from None
+
+
+def _json_rows(uri: str) -> pl.LazyFrame:
+    found = _json(uri, _text(uri))
+    if isinstance(found, dict):
+        return _rows(uri, [{"clip_id": name, "openset": cell} for name, cell in found.items()])
+    return _rows(uri, found)
+
+
+def _rows(uri: str, rows: list[dict[str, Any]]) -> pl.LazyFrame:
+    if not all(isinstance(row, dict) for row in rows):
+        raise ConfigError(f"{uri}: each row must be a JSON object with the columns as keys")
+    try:
+        return pl.LazyFrame(rows, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, TypeError) as error:
+        raise ConfigError(f"{uri}: rows disagree about a column's type ({error})") from None
+
+
+def _npz(uri: str) -> pl.LazyFrame:
+    with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as archive:
+        try:
+            arrays = {name: archive[name] for name in archive.files}
+        except ValueError:
+            raise ConfigError(
+                f"{uri}: holds pickled objects, which are not loaded because they can run code; "
+                "store the arrays as text"
+            ) from None
+    return pl.LazyFrame({name: array.tolist() for name, array in arrays.items()})

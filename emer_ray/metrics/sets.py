@@ -1,0 +1,175 @@
+"""Set scores: how far the predicted labels of a clip and its reference labels are the same set.
+
+Sets of up to 64 different labels are bit masks of one machine word; larger ones are sorted (clip,
+label) pairs. Both ways give the same three numbers per clip, from which precision and recall
+follow.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from emer_ray.errors import ConfigError
+from emer_ray.metrics.labels import Ints, Labels, lower
+from emer_ray.metrics.stats import (
+    Family,
+    Floats,
+    Sums,
+    Value,
+    harmonic,
+    mean_sums,
+    prf,
+    ratio,
+)
+
+Groups = Mapping[str, Sequence[Sequence[str]]]
+"""Groups of synonyms of each clip; the first word of a group stands for it."""
+
+_WORD_BITS: Final = 64
+_BRACKETS: Final = re.compile(r"[\[\]]")
+_QUOTES: Final = re.compile(r"""['"]""")
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Sizes of the two sets of each clip and of their intersection; precision and recall follow."""
+
+    n_gold: Ints
+    n_pred: Ints
+    n_both: Ints
+
+    @property
+    def precision(self) -> Floats:
+        """NaN where the reference set is empty, 0 where only the predicted one is."""
+        return self._share(self.n_pred)
+
+    @property
+    def recall(self) -> Floats:
+        """NaN where the reference set is empty."""
+        return self._share(self.n_gold)
+
+    @property
+    def jaccard(self) -> Floats:
+        """Intersection over union; NaN where the reference set is empty."""
+        return self._share(self.n_gold + self.n_pred - self.n_both)
+
+    def _share(self, size: Ints) -> Floats:
+        return np.where(self.n_gold > 0, self.n_both / np.maximum(size, 1), np.nan)
+
+
+def overlap(gold: Labels, pred: Labels) -> Overlap:
+    """Compare the label sets of clips in the same order, over the same words."""
+    if len(gold) != len(pred) or gold.words != pred.words:
+        raise ValueError("overlap needs the same clips in the same order, over the same words")
+    if len(gold.words) <= _WORD_BITS:
+        return _by_masks(gold, pred)
+    return _by_pairs(gold, pred)
+
+
+def _by_masks(gold: Labels, pred: Labels) -> Overlap:
+    g, p = _masks(gold), _masks(pred)
+    return Overlap(_bits(g), _bits(p), _bits(g & p))
+
+
+def _masks(labels: Labels) -> npt.NDArray[np.uint64]:
+    masks = np.zeros(len(labels), np.uint64)
+    filled = labels.sizes > 0
+    if filled.any():
+        bits = np.left_shift(np.uint64(1), labels.codes.astype(np.uint64))
+        masks[filled] = np.bitwise_or.reduceat(bits, labels.offsets[:-1][filled])
+    return masks
+
+
+def _bits(masks: npt.NDArray[np.uint64]) -> Ints:
+    return np.bitwise_count(masks).astype(np.int64)
+
+
+def _by_pairs(gold: Labels, pred: Labels) -> Overlap:
+    n, k = len(gold), len(gold.words)
+    g, p = _distinct(gold.clips() * k + gold.codes), _distinct(pred.clips() * k + pred.codes)
+    both = np.sort(np.concatenate([g, p]))
+    both = both[1:][both[1:] == both[:-1]]
+    return Overlap(*(np.bincount(keys // k, minlength=n) for keys in (g, p, both)))
+
+
+def _distinct(keys: Ints) -> Ints:
+    keys = np.sort(keys)
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+
+
+def grouped(
+    gold: Sequence[Sequence[str]],
+    pred: Sequence[Sequence[str]],
+    groups: Sequence[Sequence[Sequence[str]]],
+) -> Overlap:
+    """MER2024 set level: labels of one group of synonyms count as one (science §c.2).
+
+    `groups` belong to a clip. A group's first word stands for it, a later group overrides an
+    earlier one; labels are lower-cased and not stripped, words of groups are used as written,
+    unknown labels stand for themselves.
+    """
+    sizes = []
+    for gold_labels, pred_labels, clip_groups in zip(gold, pred, groups, strict=True):
+        heads = {word: group[0] for group in clip_groups for word in group}
+        g = {heads.get(label.lower(), label.lower()) for label in gold_labels}
+        p = {heads.get(label.lower(), label.lower()) for label in pred_labels}
+        sizes.append((len(g), len(p), len(g & p)))
+    columns = np.array(sizes, dtype=np.int64).reshape(-1, 3)
+    return Overlap(columns[:, 0], columns[:, 1], columns[:, 2])
+
+
+def read_groups(text: str) -> Groups:
+    """Read a groups file: clip name to groups of synonyms, as lists or as an LLM's text."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--groups: not JSON ({error}); give {{name: [[word, …], …]}}") from None
+    if not isinstance(found, dict):
+        raise ConfigError("--groups: give one JSON object, {name: [[word, …], …]}")
+    return {
+        name: groups_of(value) if isinstance(value, str) else [list(group) for group in value]
+        for name, value in found.items()
+    }
+
+
+def groups_of(text: str) -> list[list[str]]:
+    """Read the groups in an answer like "[['joyful', 'happy'], ['sad']]"; words stay as written."""
+    pieces = (piece for piece in _BRACKETS.split(text) if piece.strip() not in ("", ","))
+    return [[w for w in _QUOTES.split(piece) if w.strip() not in ("", ",")] for piece in pieces]
+
+
+def set_family(version: str) -> Family:
+    """MER2024 set level: accuracy (share of what was predicted), recall, their mean, F."""
+
+    def finish(s: Sums) -> dict[str, Value]:
+        n = s["set.accuracy#"]
+        accuracy, recall = ratio(s["set.accuracy"], n), ratio(s["set.recall"], n)
+        return {
+            "set.accuracy": (accuracy, n),
+            "set.recall": (recall, n),
+            "set.avg": ((accuracy + recall) / 2, n),
+            "set.f": (harmonic(accuracy, recall), n),
+        }
+
+    return Family(version=version, sums=mean_sums(["set.accuracy", "set.recall"]), finish=finish)
+
+
+def exact_scores(gold: Labels, pred: Labels) -> dict[str, Floats]:
+    """Scores of the labels themselves, lower case without blanks around: no synonyms, no wheels."""
+    found = overlap(gold.map(lower), pred.map(lower))
+    return {"exact.p": found.precision, "exact.r": found.recall, "jaccard": found.jaccard}
+
+
+def exact_family() -> Family:
+    """Precision, recall and F of the means, and the mean Jaccard index."""
+
+    def finish(s: Sums) -> dict[str, Value]:
+        n = s["jaccard#"]
+        return {**prf("exact", s), "jaccard": (ratio(s["jaccard"], n), n)}
+
+    return Family(version="exact", sums=mean_sums(["exact.p", "exact.r", "jaccard"]), finish=finish)
