@@ -229,6 +229,20 @@ def _checked_address(uri: str, host: str, port: int) -> str:
     return addresses[0]
 
 
+def is_private_name(host: str) -> bool:
+    """Tell, without asking for its addresses, that a host is plainly not a public one."""
+    if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+        return True
+    try:
+        address = socket.inet_ntoa(socket.inet_aton(host))  # 127.1 and 0x7f000001 are addresses too
+    except OSError:
+        address = host
+    try:
+        return not is_public(address)
+    except ValueError:  # a name
+        return False
+
+
 def is_public(address: str) -> bool:
     """Tell whether an IP address is one that the whole internet can reach."""
     ip = ipaddress.ip_address(address.partition("%")[0])
