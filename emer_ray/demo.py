@@ -1,0 +1,49 @@
+"""The whole thing on a laptop: small weights, ten clips, explanations, and where the Parquet is.
+
+    emer demo --folder runs/demo
+
+The models are a baseline that says what it measured; nothing about quality can be read off these
+clips, which carry no gold labels.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emer_ray import config as configuration
+from emer_ray import demo_corpus, weights
+from emer_ray.relabel import Progress, relabel
+from emer_ray.show import show
+from emer_ray.store import index
+
+MEDIA = {"frames": 24, "sampling": "fps", "fps": 4.0, "size_px": 720}
+"""As in jobs/relabel.toml: expressions are short, and a face in a screencast is small."""
+
+
+def demo(
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Fetch, explain and collect: relabel's summary, `rows` to print, and `parquet` to open.
+
+    The second call fetches nothing and explains nothing again.
+    """
+    say("weights (fetched once, then cached):")
+    weights.fetch("embedded", lambda line: say(f"  {line}"))
+    for name, reason in weights.missing("embedded").items():
+        say(f"  {name}: not available ({reason})")
+    listed = demo_corpus.build(folder / "clips", lambda line: say(f"  {line}"))
+    run = str(folder / "run")
+    config = configuration.parse(
+        {"input": {"manifest": str(listed)}, "output": {"run": run}, "media": MEDIA}
+    )
+    say(f"explaining the clips of {listed} into {run}:")
+    summary = relabel(config, on_progress=on_progress)
+    placed = index.load_manifest(run)
+    assert placed is not None
+    return {
+        **summary,
+        "rows": [show(run, clip_id) for clip_id in placed.filter("present")["clip_id"]],
+        "parquet": [str(folder / "run" / name) for name in index.list_parts(run)],
+    }
