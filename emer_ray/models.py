@@ -20,22 +20,22 @@ def models_list() -> dict[str, Any]:
 def models_fetch(name: str = "embedded", progress: weights.Progress = log.info) -> dict[str, Any]:
     """Fetch a set into the cache; what could not be had is `missing`, with what is lost by it."""
     folder = weights.fetch(name, progress)
-    rows = _rows([name])
-    return {
-        "set": name,
-        "folder": str(folder),
-        "files": sum(row["path"] is not None for row in rows),
-        "missing": [
-            {"file": row["file"], "reason": row["missing"], "lost": row["gives"]}
-            for row in rows
-            if row["missing"] is not None
-        ],
-    }
+    files = len(weights.locate(name))
+    return {"set": name, "folder": str(folder), "files": files, "missing": _missing(name)}
 
 
 def models_push(name: str, uri: str, progress: weights.Progress = log.info) -> dict[str, Any]:
     """Copy a fetched set to a bucket prefix, from which `EMER_MODELS` serves a cluster."""
-    return {"set": name, "uri": uri, "files": weights.push(name, uri, progress)}
+    written = weights.push(name, uri, progress)
+    return {"set": name, "uri": uri, "files": written, "missing": _missing(name)}
+
+
+def _missing(name: str) -> list[dict[str, str]]:
+    return [
+        {"file": row["file"], "reason": row["missing"], "lost": row["gives"]}
+        for row in _rows([name])
+        if row["missing"] is not None
+    ]
 
 
 def _rows(names: Iterable[str]) -> list[dict[str, Any]]:

@@ -231,7 +231,7 @@ def _path(name: str, source: Source, file: WeightFile) -> Path | None:
 def _is_right(path: Path, file: WeightFile) -> bool:
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return stat.st_size == file.size and _sha256(path, stat.st_mtime_ns) == file.sha256
 

@@ -3,9 +3,11 @@
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from emer_ray import weights as weights_module
 from tests import s3_server
 
 
@@ -31,3 +33,12 @@ def bucket(s3_endpoint: str) -> str:
     name = f"test-{uuid.uuid4().hex[:20]}"
     s3_server.client(s3_endpoint).create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(scope="session")
+def weights() -> dict[str, Path]:
+    """The embedded weights by target name, fetched into the user's cache the first time."""
+    weights_module.fetch("embedded", print)
+    absent = weights_module.missing("embedded")
+    assert not absent, f"the tests need every embedded weight: {absent}"
+    return weights_module.locate("embedded")
