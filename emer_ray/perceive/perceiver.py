@@ -1,0 +1,265 @@
+"""Perceive a clip with small models on one thread: faces, expression, voice and words become
+measures.
+
+Everything a clue sentence may claim is a measure here. A part whose weights are absent is a note
+with its reason; the other parts work on. Nothing here decides what a clip means.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from emer_ray.errors import ClipError
+from emer_ray.perceive.expression import CLASSES, ExpressionReader
+from emer_ray.perceive.faces import (
+    MOST_YAW_DEG,
+    NEUTRAL_FACE,
+    NEUTRAL_SOURCE,
+    WIDE_OPEN,
+    FaceFinder,
+    geometry,
+    has_smile_shape,
+)
+from emer_ray.perceive.measures import GEOMETRY, measure
+from emer_ray.perceive.speech import FILES, Recogniser
+from emer_ray.perceive.tracks import Track, follow, prominence
+from emer_ray.perceive.voice import (
+    LEAST_SPEECH_S,
+    Segment,
+    SpeechDetector,
+    is_speech,
+    prosody,
+    segments,
+)
+from emer_ray.records import Clues, DecodedClip, Frames, Measure
+
+Values = npt.NDArray[np.float64]
+Source = Literal["given", "recognised"]
+
+OWN_MEDIAN_S: Final = 3.0
+"""A face seen over at least this long is measured against its own median."""
+OWN_SOURCE: Final = "own median"
+RHYTHM_HZ: Final = 3.5
+"""Slower sampling cannot show the rhythm of speech."""
+TURN: Final = 0.03
+"""Change of the mouth's opening, in eye distances, that counts as opening or closing."""
+FACE_FILES: Final = ("face_detection_full_range.tflite", "face_landmark.tflite")
+EXPRESSION_FILES: Final = ("face_expression.onnx", "fer_mini_xception.tflite")
+SPEECH_FILE: Final = "silero_vad.onnx"
+WORDS_FILES: Final = tuple(f"moonshine/{name}" for name in FILES)
+
+
+class Perceiver:
+    """The embedded encoder; not thread-safe, deterministic."""
+
+    def __init__(self, *, weights: Mapping[str, Path], missing: Mapping[str, str]) -> None:
+        cv2.setNumThreads(0)  # one thread an actor
+        self._notes: list[str] = []
+        self._faces = self._expression = self._speech = self._words = None
+        if self._complete("faces", FACE_FILES, weights, missing):
+            self._faces = FaceFinder(*(weights[name] for name in FACE_FILES))
+        rgb, grey = (weights.get(name) for name in EXPRESSION_FILES)
+        if rgb is not None or grey is not None:
+            self._expression = ExpressionReader(rgb, grey)
+        if self._expression is None or rgb is None or grey is None:
+            part = "expression" if self._expression is None else "second expression network"
+            self._complete(part, EXPRESSION_FILES, weights, missing)
+        if self._complete("speech activity", (SPEECH_FILE,), weights, missing):
+            self._speech = SpeechDetector(weights[SPEECH_FILE])
+        if self._complete("speech recognition", WORDS_FILES, weights, missing):
+            self._words = Recogniser(*(weights[name] for name in WORDS_FILES))
+
+    def encode(self, clips: Sequence[DecodedClip]) -> list[Clues | ClipError]:
+        """Perceive each clip; one answer per clip, in order."""
+        return [self._clues(clip) for clip in clips]
+
+    def close(self) -> None:
+        """Let the models go; a second call does nothing."""
+        self._faces = self._expression = self._speech = self._words = None
+
+    def _complete(
+        self,
+        part: str,
+        files: Sequence[str],
+        weights: Mapping[str, Path],
+        missing: Mapping[str, str],
+    ) -> bool:
+        lost = [name for name in files if name not in weights]
+        if lost:
+            reason = missing.get(lost[0], f"no file {lost[0]}")
+            self._notes.append(f"{part}: not available ({reason})")
+        return not lost
+
+    def _clues(self, clip: DecodedClip) -> Clues:
+        measures: list[Measure] = []
+        notes = list(self._notes)
+        speech: list[Segment] = []
+        if clip.pcm is not None and len(clip.pcm) and self._speech is not None:
+            speech = segments(self._speech.probabilities(clip.pcm))
+            measures += prosody(clip.pcm, speech)
+        n_faces, main_face = None, None
+        if clip.frames is not None and len(clip.frames) and self._faces is not None:
+            times = np.asarray(clip.frame_times_s)
+            seen, n_faces, main_face = self._look(clip.frames, times, speech, notes)
+            measures += seen
+        subtitle, source = self._read(clip, speech)
+        return Clues(
+            clip_id=clip.clip.clip_id,
+            measures=tuple(measures),
+            n_faces=n_faces,
+            main_face=main_face,
+            subtitle=subtitle,
+            subtitle_source=source,
+            notes=tuple(notes),
+            has_video=clip.frames is not None,
+            has_audio=clip.pcm is not None,
+            frames=clip.frames,
+            frame_times_s=clip.frame_times_s,
+            pcm=clip.pcm,
+        )
+
+    def _read(
+        self, clip: DecodedClip, speech: Sequence[Segment]
+    ) -> tuple[str | None, Source | None]:
+        given = (clip.clip.subtitle_en or clip.clip.subtitle_zh or "").strip()
+        if given:
+            return given, "given"
+        spoken_s = sum(end - start for start, end in speech)
+        if self._words is None or clip.pcm is None or spoken_s < LEAST_SPEECH_S:
+            return None, None
+        heard = self._words.transcribe(clip.pcm, speech)
+        return (heard, "recognised") if heard else (None, None)
+
+    def _look(
+        self, frames: Frames, times: Values, speech: Sequence[Segment], notes: list[str]
+    ) -> tuple[list[Measure], int, str]:
+        assert self._faces is not None
+        tracks = follow([self._faces.find(picture) for picture in frames], times.tolist())
+        measures = [
+            measure("frames.seen", len(frames)),
+            measure("face.tracks", len(tracks)),
+        ]
+        if not tracks:
+            return [*measures, measure("face.coverage", 0)], 0, "no face was found"
+        speaking = is_speech(times, speech)
+        scores = [prominence(t, len(frames), frames.shape[1], speaking.tolist()) for t in tracks]
+        ranked = sorted(range(len(tracks)), key=lambda i: -scores[i])
+        main = tracks[ranked[0]]
+        second = scores[ranked[1]] if len(ranked) > 1 else 0.0
+        height = float(np.median([face.box[3] - face.box[1] for face in main.faces]))
+        measures += [
+            measure("face.coverage", len(main.frames) / len(frames)),
+            measure("face.lead", 1 - second / scores[ranked[0]]),
+            measure("face.height", height / frames.shape[1]),
+            *geometric(main, times, speech),
+        ]
+        if self._expression is not None:
+            pairs = zip(main.frames, main.faces, strict=True)
+            read = np.stack([self._expression.read(frames[i], face) for i, face in pairs])
+            measures += expressive(read, times[main.frames])
+        return measures, len(tracks), _why_main(scores[ranked[0]], second, len(tracks))
+
+
+def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Measure]:
+    """Measure the geometry of one face over time; nothing where it is turned away throughout."""
+    rows = [geometry(face) for face in track.faces]
+    at = times[track.frames]
+    yaw = np.abs([row["yaw_deg"] for row in rows])
+    out = [measure("head.yaw", float(np.median(yaw)))]
+    if len(at) > 1:
+        out.append(measure("head.motion", _motion(track, at)))
+    frontal = yaw <= MOST_YAW_DEG
+    if not frontal.any():
+        return out
+    rows = [row for row, keep in zip(rows, frontal, strict=True) if keep]
+    at = at[frontal]
+    long = at[-1] - at[0] >= OWN_MEDIAN_S
+    for name in GEOMETRY:
+        values = np.array([row[name] for row in rows])
+        median = float(np.median(values))
+        typical = NEUTRAL_FACE[name][0] if name in NEUTRAL_FACE else None
+        level = None if typical is None else (typical, NEUTRAL_SOURCE)
+        own = (median, OWN_SOURCE) if long else level
+        out.append(measure(f"{name}.median", median, against=level))
+        for statistic, share in (("p10", 10), ("p90", 90)):
+            value, apex = percentile(values, at, share)
+            out.append(measure(f"{name}.{statistic}", value, when=(apex, apex), against=own))
+    smiles = np.array([has_smile_shape(row) for row in rows])
+    out.append(measure("smile.share", smiles.mean(), when=longest(smiles, at)))
+    opening = np.array([row["mouth_open"] for row in rows])
+    wide = (opening > WIDE_OPEN) & ~smiles
+    held = longest(wide, at)
+    out.append(measure("mouth_open.wide", wide.mean()))
+    out.append(measure("mouth_open.hold", held[1] - held[0] if held else 0, when=held))
+    if wide.any() and speech:
+        out.append(measure("mouth_open.in_speech", is_speech(at[wide], speech).mean()))
+    if len(at) > 2 and float(np.median(np.diff(at))) <= 1 / RHYTHM_HZ:
+        out.append(measure("mouth_open.rhythm", turns(opening) / float(at[-1] - at[0])))
+    return out
+
+
+def expressive(read: Values, at: Values) -> list[Measure]:
+    """Measure what the networks read: [pictures, networks, 7] probabilities."""
+    mean = read.mean(axis=1)
+    out = []
+    for i, name in enumerate(CLASSES):
+        value, apex = percentile(mean[:, i], at, 90)
+        out.append(measure(f"expression.{name}.mean", mean[:, i].mean()))
+        out.append(measure(f"expression.{name}.p90", value, when=(apex, apex)))
+    if read.shape[1] > 1:
+        shared = np.minimum(read[:, 0], read[:, 1]).sum(axis=1)
+        out.append(measure("expression.agreement", shared.mean()))
+    return out
+
+
+def percentile(values: Values, at: Values, share: float) -> tuple[float, float]:
+    """Give a percentile that is one of the values, and its time: the apex."""
+    value = float(np.percentile(values, share, method="nearest"))
+    return value, float(at[int(np.flatnonzero(values == value)[0])])
+
+
+def longest(holds: npt.NDArray[np.bool_], at: Values) -> tuple[float, float] | None:
+    """Find the longest run of pictures in which something holds: the times of its first and last.
+
+    It may have lasted up to a picture longer on either side. None where it never holds.
+    """
+    if not holds.any():
+        return None
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], holds.astype(np.int8), [0]])))
+    runs = [(float(at[a]), float(at[b - 1])) for a, b in edges.reshape(-1, 2)]
+    return max(runs, key=lambda run: run[1] - run[0])
+
+
+def turns(values: Values) -> int:
+    """Count how often a series turns between rising and falling, changes below `TURN` ignored."""
+    count = direction = 0
+    low = high = float(values[0])
+    for value in values[1:].tolist():
+        low, high = min(low, value), max(high, value)
+        if direction >= 0 and value < high - TURN:
+            count += direction != 0
+            direction, low = -1, value
+        elif direction <= 0 and value > low + TURN:
+            count += direction != 0
+            direction, high = 1, value
+    return count
+
+
+def _motion(track: Track, at: Values) -> float:
+    """Mean speed of the face's centre, in its own eye distances per second."""
+    centres = np.array([(face.box[:2] + face.box[2:]) / 2 for face in track.faces])
+    eyes = np.median([np.linalg.norm(face.points[33] - face.points[263]) for face in track.faces])
+    return float(np.hypot(*np.diff(centres, axis=0).T).sum() / (eyes + 1e-6) / (at[-1] - at[0]))
+
+
+def _why_main(first: float, second: float, n_tracks: int) -> str:
+    if n_tracks == 1:
+        return "the only face that was followed"
+    return (
+        f"the first of {n_tracks} faces by size x time x mouth motion during speech "
+        f"({first:.3f} against {second:.3f} for the next)"
+    )
