@@ -191,6 +191,15 @@ def test_fetch_resumes_with_what_is_absent_or_wrong(lock: dict[str, Any]) -> Non
     assert not (folder / ".fetch-killed").exists()
 
 
+def test_the_revision_names_what_is_present(lock: dict[str, Any]) -> None:
+    folder = weights.fetch("tiny")
+    whole = weights.revision("tiny")
+    (folder / "ears.bin").unlink()
+    assert weights.revision("tiny") != whole
+    weights.fetch("tiny")
+    assert weights.revision("tiny") == whole
+
+
 def test_a_wrong_archive_is_refused_with_both_checksums(lock: dict[str, Any]) -> None:
     right = _tiny(lock)[0]["sha256"]
     _tiny(lock)[0]["sha256"] = "0" * 64
