@@ -140,14 +140,14 @@ def load(
     values: dict[str, Any] = dict(defaults or {})
     if path is not None:
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(
                 f"configuration {path}: {error.strerror}; give the path of a TOML file"
             ) from None
         try:
-            values = _merge(values, tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
+            values = _merge(values, tomllib.loads(text.decode()))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"configuration {path}: not TOML ({error})") from None
     for override in overrides:
         values = _merge(values, _override(override))
@@ -178,15 +178,16 @@ def _sentence(item: Mapping[str, Any]) -> str:
 
 def _section(parents: Sequence[str]) -> list[str]:
     model: type[BaseModel] = RunConfig
-    names = {
+    names: dict[str, type[BaseModel]] = {
         "input": InputConfig,
         "output": OutputConfig,
         "media": MediaConfig,
+        "models": ModelConfig,
+        "pools": PoolConfig,
         "budget": BudgetConfig,
     }
     if parents:
-        head = parents[0]
-        model = names.get(head) or {"models": ModelConfig, "pools": PoolConfig}[head]
+        model = names[parents[0]]
     return list(model.model_fields)
 
 
@@ -219,7 +220,7 @@ def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return text.strip()
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

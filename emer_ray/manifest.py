@@ -218,7 +218,10 @@ def _typed(raw: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
                 f"{field.name} is not {meaning} in {_rows(wrong)}, for example {example!r}"
             )
         columns.append(values.rename(field.name))
-    known = {column.name for column in columns} | {schema.SHARDS.name}
+    # A run's own copy of a manifest may be read again; its bookkeeping is not the user's.
+    of_a_run = set(schema.RUN_MANIFEST.names)
+    known = of_a_run if of_a_run <= set(raw.columns) else set(schema.MANIFEST.names)
+    known = known - {schema.EXTRA.name}
     columns += [raw[name] for name in raw.columns if name not in known]
     typed = pl.DataFrame(columns).with_columns(pl.col("valence").fill_nan(None))
     return typed, faults
