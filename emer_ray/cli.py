@@ -128,7 +128,10 @@ def _print_demo(summary: Mapping[str, Any]) -> None:
     console.print(table)
     explained = [found for found in summary["rows"] if found["outcome"] == "ok"]
     if explained:
-        chosen = max(explained, key=lambda found: found["row"]["confidence"] or 0.0)
+        chosen = max(
+            explained,
+            key=lambda found: (bool(found["row"]["labels"]), found["row"]["confidence"] or 0.0),
+        )
         show_one = f"emer show {summary['run']} {chosen['clip_id']}"
         console.print(Text(f"\nOne of them whole, as `{show_one}` prints it:\n"))
         _print_clip(chosen)

@@ -20,6 +20,9 @@ from emer_ray.errors import ConfigError
 from emer_ray.reason.fake import FakeOptions
 from emer_ray.records import ModelUsed, Provenance
 
+SPARE_CPUS = 1.0
+"""Left to Ray Data's own tasks, which starve where actors hold every CPU (peers §3, row 3)."""
+
 Baselines = Mapping[str, tuple[float, float, int]]
 """Voice measure -> median, spread and number of clips, read off a run's own clips."""
 
@@ -194,8 +197,11 @@ def _decoders(
     name: str, members: Sequence[Step], want: PoolConfig, cpus: float, taken: float
 ) -> Pool:
     each = 1.0 if want.cpus is None else want.cpus
-    actors = max(1, int((cpus - taken) / each)) if each else 1
-    reason = f"{actors} of {each:g} CPUs fill {cpus:g} less {taken:g} for the other pools"
+    actors = max(1, int((cpus - taken - SPARE_CPUS) / each)) if each else 1
+    reason = (
+        f"{actors} of {each:g} CPUs fill {cpus:g} less {taken:g} for the other pools and "
+        f"{SPARE_CPUS:g} for Ray's own tasks"
+    )
     return _pool(name, members, want, actors, each, reason)
 
 

@@ -22,7 +22,8 @@ from emer_ray.pipeline import Chain, Pool, Step
 log = logging.getLogger(__name__)
 
 LOCAL_CPUS = 4
-"""Logical CPUs at least: Ray Data stalls where actors hold every CPU (peers §3, row 3)."""
+"""Logical CPUs of a local Ray at least; one with more cores gets two more than it has, because
+light pools and Ray's own tasks count as CPUs but hardly use one."""
 
 IN_FLIGHT_PER_ACTOR = 2
 """Shards given to an actor: one at work and one waiting, so that it never idles."""
@@ -50,9 +51,11 @@ def connect() -> Cluster:
                 if hasattr(os, "sched_getaffinity")
                 else os.cpu_count() or 1
             )
+            # one line per actor that says nothing a user can act on goes with the level below
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
                 address="local",
-                num_cpus=max(LOCAL_CPUS, cores),
+                num_cpus=max(LOCAL_CPUS, cores + 2),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -109,9 +112,9 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]
             zero_copy_batch=True,
             udf_modifying_row_count=False,
             compute=ActorPoolStrategy(
-                min_size=pool.min_actors,
-                max_size=pool.max_actors,
-                initial_size=pool.max_actors if pool.gpus else pool.min_actors,
+                min_size=min(pool.min_actors, len(tables)),
+                max_size=min(pool.max_actors, len(tables)),
+                initial_size=min(pool.max_actors if pool.gpus else pool.min_actors, len(tables)),
                 max_tasks_in_flight_per_actor=IN_FLIGHT_PER_ACTOR,
             ),
             num_cpus=pool.cpus,

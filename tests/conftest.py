@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from emer_ray import runner
 from emer_ray import weights as weights_module
-from tests import s3_server
+from tests import s3_server, synth
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +43,21 @@ def weights() -> dict[str, Path]:
     absent = weights_module.missing("embedded")
     assert not absent, f"the tests need every embedded weight: {absent}"
     return weights_module.locate("embedded")
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_endpoint: str) -> Iterator[runner.Cluster]:
+    """One local Ray for the session; its workers inherit the S3 server's address and keys."""
+    yield runner.connect()
+    runner.disconnect()
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small real clips: c0.mp4 to c5.mp4, `mute.mp4` without sound, `voice.wav`."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    for number in range(6):
+        synth.clip(folder / f"c{number}.mp4", seconds=1, tone_hz=200 + 50 * number)
+    synth.clip(folder / "mute.mp4", seconds=1, audio=False)
+    synth.sound(folder / "voice.wav", seconds=1)
+    return folder

@@ -48,7 +48,7 @@ def staffed(run_config: RunConfig, cpus: float, gpus: float) -> dict[str, pipeli
 
 def test_decoders_take_the_cpus_that_the_others_leave() -> None:
     pools = staffed(fake(), cpus=16, gpus=0)
-    assert pools["decode"].max_actors == 15
+    assert pools["decode"].max_actors == 14
     assert pools["reason.main"].max_actors == pools["write"].max_actors == 1
 
 

@@ -1,0 +1,36 @@
+"""What tests of whole runs share: a manifest in one call, and the rows that came out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from emer_ray.store import index, parts
+
+VARIES = ("latency_s", "worker")
+
+
+def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write a JSONL manifest."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def stored(run: str) -> dict[str, dict[str, Any]]:
+    """Read every stored row by clip id, without what differs between two equal runs."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in index.list_parts(run):
+        for row in parts.read(run, name).to_pylist():
+            assert row["clip_id"] not in found, f"{row['clip_id']} is stored twice"
+            row.pop("worker", None)
+            for answer in row["answers"] or ():
+                answer.pop("latency_s")
+            found[row["clip_id"]] = row
+    return found
+
+
+def receipts(tables: Sequence[pa.Table]) -> dict[str, str]:
+    """Map clip id to outcome."""
+    return {row["clip_id"]: row["outcome"] for table in tables for row in table.to_pylist()}
