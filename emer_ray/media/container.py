@@ -54,7 +54,7 @@ def read(
             raise ClipError("not_media", f"{uri}: no {wanted} stream; check what this file is")
         declared_s = _declared_s(container, uri, window, settings)
         start_s = max(container.start_time or 0, 0) / av.time_base + window.start_s
-        end_s = start_s + (window.asked_s or settings.max_window_s)
+        end_s = start_s + (settings.max_window_s if window.asked_s is None else window.asked_s)
         seeing = Seeing(pictures, uri, start_s, end_s, settings, crop) if pictures else None
         hearing = Hearing(sounds, start_s, end_s) if sounds else None
         readers = {r.stream.index: r for r in (seeing, hearing) if r is not None and r.decodes}
@@ -110,7 +110,7 @@ def _declared_s(container: Any, uri: str, window: Window, settings: MediaConfig)
             "truncated",
             f"{uri}: the window starts at {window.start_s:g} s, the file ends at {length_s:g} s",
         )
-    left_s = None if length_s is None else length_s - window.start_s
+    left_s = None if length_s is None else round(length_s - window.start_s, 6)
     declared_s = left_s if window.asked_s is None else window.asked_s
     if declared_s is not None and declared_s > settings.max_window_s:
         raise ClipError("too_large", _longer(uri, settings, declared_s))

@@ -15,6 +15,9 @@ _PREROLL_S: Final = 0.25
 _LEAD_S: Final = 0.05
 """Resampled ahead of a window, so that its first samples are those of the whole file."""
 
+_BLOCK: Final = 32_768
+"""Samples mixed at once; frames of a thousand would cost more in calls than in arithmetic."""
+
 
 class Hearing:
     """Decodes and resamples one audio stream as its packets come by."""
@@ -24,7 +27,8 @@ class Hearing:
         self.done = False
         self.decodes = stream.codec_context is not None
         self._start_s, self._end_s = start_s, end_s
-        self._resampler: Any = None
+        self._fifo: Any = None
+        self._mixer: Any = None
         self._shape: Any = None
         self._pieces: list[Pcm] = []
         self._first_s: float | None = None
@@ -50,7 +54,7 @@ class Hearing:
 
     def finish(self) -> Sound | None:
         """Flush the resampler and cut the window; None when the file has no sound in it."""
-        self._resample(None)
+        self._flush()
         promised = promised_s(self.stream, self._start_s, self._end_s)
         expected_s = self._present_s if promised is None else promised
         pcm = self._cut()
@@ -78,15 +82,31 @@ class Hearing:
             self._first_s = start_s
         self._heard_s += max(min(end_s, self._end_s) - max(start_s, self._start_s), 0.0)
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if shape != self._shape:  # a resampler is made for one shape; streams may change theirs
-            self._resample(None)
-            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=AUDIO_HZ)
-            self._shape = shape
-        self._resample(frame)
+        try:
+            if shape != self._shape:  # a resampler is made for one shape; streams may change theirs
+                self._flush()
+                self._shape, self._fifo = shape, av.AudioFifo()
+                # Whole numbers: only into those does FFmpeg mix channels down without overflow.
+                self._mixer = av.AudioResampler(format="s32", layout="mono", rate=AUDIO_HZ)
+            frame.pts = None  # time is kept here; a queue would refuse a gap
+            self._fifo.write(frame)
+            if self._fifo.samples >= _BLOCK:
+                self._mix(self._fifo.read())
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError):  # a shape that cannot be resampled
+            self.done = True
 
-    def _resample(self, frame: Any) -> None:
-        if self._resampler is not None:
-            self._pieces += [out.to_ndarray()[0] for out in self._resampler.resample(frame)]
+    def _flush(self) -> None:
+        if self._mixer is not None:
+            rest = self._fifo.read()
+            if rest is not None:
+                self._mix(rest)
+            self._mix(None)
+
+    def _mix(self, frame: Any) -> None:
+        for out in self._mixer.resample(frame):
+            self._pieces.append(out.to_ndarray()[0].astype(np.float32) / np.float32(2**31))
 
     def _cut(self) -> Pcm | None:
         if not self._pieces or self._first_s is None:
@@ -96,4 +116,4 @@ class Hearing:
         skip = round(late_s * AUDIO_HZ)
         whole = np.concatenate([np.zeros(max(skip, 0), np.float32), *self._pieces])
         kept = whole[max(-skip, 0) :][: round((self._end_s - self._start_s) * AUDIO_HZ)]
-        return np.clip(np.nan_to_num(kept), -1.0, 1.0) if kept.size else None
+        return kept if kept.size else None

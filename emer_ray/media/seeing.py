@@ -69,12 +69,12 @@ class Seeing:
 
     def finish(self) -> Pictures | None:
         """Decode the chosen frames; None when the window has no pictures in this file."""
-        self._timed, self._stamps = _stamps(self._packets, self._rate)
+        self._timed, self._stamps = self._timestamps()
         promised = promised_s(self.stream, self._start_s, self._end_s)
         stamps = self._timeline()
         times_s = [max(self._clock_s(stamp), 0.0) for stamp in stamps]
         until_s = self._until_s(times_s)
-        present_s = min(until_s, self._length_s) - times_s[0] if times_s else 0.0
+        present_s = min(until_s, self._length_s) - self._from_s(times_s) if times_s else 0.0
         expected_s = present_s if promised is None else promised
         if not stamps and not expected_s and self.decodes:
             return None
@@ -105,11 +105,28 @@ class Seeing:
 
     @property
     def _rate(self) -> float | None:
-        return float(self.stream.average_rate) if self.stream.average_rate else None
+        rate = self.stream.average_rate
+        return round(float(rate), 3) if rate else None
 
     def _clock_s(self, stamp: int) -> float:
         """Seconds from the start of the window."""
         return round(float(stamp * self.stream.time_base) - self._start_s, 6)
+
+    def _timestamps(self) -> tuple[bool, list[int]]:
+        """Give each packet the time stamp of its picture, and True.
+
+        Where a file has none, or they repeat, give stamps in the order of display, and False: then
+        only the order of decoded pictures says which is which. AVI has none; FFmpeg guesses.
+        """
+        named = [packet.pts for packet in self._packets]
+        guessed = self.stream.container.format.name == "avi"
+        if _are_distinct(named) and not guessed:
+            return True, named
+        ordered = [packet.dts for packet in self._packets]
+        if _are_distinct(ordered):
+            return False, sorted(ordered)
+        tick = 1 / float((self._rate or 25.0) * self.stream.time_base)
+        return False, [round(number * tick) for number in range(len(self._packets))]
 
     def _timeline(self) -> list[int]:
         """List the time stamps of the window's pictures, in the order they are shown.
@@ -124,6 +141,10 @@ class Seeing:
 
     def _is_late(self, stamp: int) -> bool:
         return self._clock_s(stamp) >= self._length_s
+
+    def _from_s(self, times_s: Sequence[float]) -> float:
+        """Start of the pictures: that of the window where one before it is still on display."""
+        return 0.0 if any(self._clock_s(stamp) < 0 for stamp in self._stamps) else times_s[0]
 
     def _until_s(self, times_s: Sequence[float]) -> float:
         """End of the last picture: it stays as long as the typical one, or longer if it says so."""
@@ -194,14 +215,5 @@ def _output(context: Any, packet: Any) -> list[Any]:
         return []
 
 
-def _stamps(packets: Sequence[Any], rate: float | None) -> tuple[bool, list[int]]:
-    """Give each packet the time stamp of its picture, and True.
-
-    Where stamps are absent or repeat, give stamps in display order, and False: only the order of
-    decoded pictures says which is which.
-    """
-    for timed, stamps in ((True, [p.pts for p in packets]), (False, [p.dts for p in packets])):
-        if None not in stamps and len(set(stamps)) == len(stamps):
-            return timed, stamps if timed else sorted(stamps)
-    tick = 1 / float((rate or 25.0) * packets[0].time_base)
-    return False, [round(number * tick) for number in range(len(packets))]
+def _are_distinct(stamps: Sequence[int | None]) -> bool:
+    return None not in stamps and len(set(stamps)) == len(stamps)

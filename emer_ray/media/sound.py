@@ -1,6 +1,9 @@
 """Read the window of an audio file: by libsndfile and soxr where they can, else by FFmpeg."""
 
 import math
+import os
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,9 +15,13 @@ from emer_ray.errors import ClipError
 from emer_ray.media import container
 from emer_ray.media.source import Source
 from emer_ray.media.track import Media, Sound, Window
-from emer_ray.records import AUDIO_HZ
+from emer_ray.records import AUDIO_HZ, Pcm
 
 DECODER: Final = f"soundfile {soundfile.__version__}, soxr {soxr.__version__}"
+
+_BLOCK: Final = 16_384
+_MIN_HZ: Final = 1_000
+_MAX_HZ: Final = 768_000
 
 
 def read(source: Source, uri: str, window: Window, settings: MediaConfig) -> Media:
@@ -29,18 +36,26 @@ def read(source: Source, uri: str, window: Window, settings: MediaConfig) -> Med
             source.seek(0)
         return container.read(source, uri, window, settings, video=False)
     with file:
-        return _read(file, uri, window, settings)
+        if not _MIN_HZ <= file.samplerate <= _MAX_HZ:
+            raise ClipError("corrupt", f"{uri}: says it has {file.samplerate} samples a second")
+        return _read(file, uri, window, settings, file.frames * _missing_factor(source))
 
 
-def _read(file: soundfile.SoundFile, uri: str, window: Window, settings: MediaConfig) -> Media:
+def _read(
+    file: soundfile.SoundFile,
+    uri: str,
+    window: Window,
+    settings: MediaConfig,
+    declared_frames: float,
+) -> Media:
     hz = file.samplerate
-    left_s = file.frames / hz - window.start_s
+    left_s = round(declared_frames / hz - window.start_s, 6)
     declared_s = left_s if window.asked_s is None else window.asked_s
     if left_s <= 0:
         raise ClipError(
             "truncated",
             f"{uri}: the window starts at {window.start_s:g} s, the file ends at "
-            f"{file.frames / hz:g} s",
+            f"{declared_frames / hz:g} s",
         )
     if declared_s > settings.max_window_s:
         raise ClipError(
@@ -48,34 +63,46 @@ def _read(file: soundfile.SoundFile, uri: str, window: Window, settings: MediaCo
             f"{uri}: {declared_s:.0f} s of sound; media.max_window_s is "
             f"{settings.max_window_s:g}, give start_s and end_s",
         )
-    file.seek(round(window.start_s * hz))
-    wanted = math.ceil(min(declared_s, left_s) * hz)
-    mono = _mono(file, wanted)
-    pcm = soxr.resample(mono, hz, AUDIO_HZ) if mono.size else None
+    expected_s = min(declared_s, left_s)
+    mono = _mono(file, round(window.start_s * hz), math.ceil(expected_s * hz))
+    pcm = soxr.resample(mono, hz, AUDIO_HZ)
     return Media(
         declared_s=declared_s,
         pictures=None,
         sound=Sound(
-            pcm=None if pcm is None else np.clip(np.nan_to_num(pcm), -1.0, 1.0),
+            pcm=np.clip(np.nan_to_num(pcm), -1.0, 1.0) if pcm.size else None,
             hz=hz,
             codec=file.subtype.lower(),
             decoded_s=mono.size / hz,
-            expected_s=wanted / hz,
+            expected_s=expected_s,
         ),
         decoder=DECODER,
     )
 
 
-def _mono(file: soundfile.SoundFile, wanted: int) -> np.ndarray:
-    """Read samples a second at a time, so that many channels never lie in memory together."""
+def _mono(file: soundfile.SoundFile, start: int, wanted: int) -> Pcm:
+    """Read samples in small blocks: many channels never lie in memory, damage costs one block."""
     pieces = [np.zeros(0, np.float32)]
-    while wanted > 0:
-        try:
-            block = file.read(min(file.samplerate, wanted), dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError:
-            break
-        if not len(block):
-            break
-        pieces.append(block.mean(axis=1))
-        wanted -= len(block)
+    try:
+        file.seek(start)
+        while wanted > 0:
+            block = file.read(min(_BLOCK, wanted), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            pieces.append(block.mean(axis=1))
+            wanted -= len(block)
+    except soundfile.LibsndfileError:
+        pass  # what is missing shows in the duration
     return np.concatenate(pieces)
+
+
+def _missing_factor(source: Source) -> float:
+    """How many times longer a RIFF file says it is than it is; libsndfile hides a lost tail."""
+    with Path(source).open("rb") if isinstance(source, str) else nullcontext(source) as file:
+        file.seek(0)
+        head = file.read(8)
+        n_bytes = file.seek(0, os.SEEK_END)
+    said = int.from_bytes(head[4:], "little") + 8
+    if not head.startswith(b"RIFF") or said == 0xFFFFFFFF + 8:  # written to a pipe, length unknown
+        return 1.0
+    return max(said / n_bytes, 1.0)

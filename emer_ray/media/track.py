@@ -16,7 +16,7 @@ class Window:
     @property
     def asked_s(self) -> float | None:
         """Length the manifest asks for; null where it leaves the end open."""
-        return None if self.end_s is None else self.end_s - self.start_s
+        return None if self.end_s is None else round(self.end_s - self.start_s, 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
