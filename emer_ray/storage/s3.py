@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
 
@@ -289,7 +289,8 @@ def _body(uri: str, **request: Any) -> bytes:
                 raise _PastTheEnd from None
             raise
         try:
-            with answer["Body"] as body:
+            # As a context manager, a body gives the stream below it, which checks nothing.
+            with closing(answer["Body"]) as body:
                 data = body.read()
             if len(data) != answer["ContentLength"]:
                 raise IncompleteReadError(
