@@ -26,6 +26,9 @@ Year = Literal["2025", "2026"]
 DEFAULT_VERSION: Final = "emer-1"
 """Name of the tables in the package; raised when one of their words changes."""
 
+THEORIES: Final = ("ekman", "shaver", "plutchik", "circumplex", "geneva")
+"""The five accounts of emotion that our wheels W1 to W5 follow."""
+
 _LEVELS: Final = ("level1", "level2", "level3")
 _RUNS: Final = 8
 
@@ -34,16 +37,19 @@ _RUNS: Final = 8
 def default() -> Wheels:
     """The package's own tables (docs/metrics.md says from which sources)."""
     folder = files("emer_ray.metrics") / "tables"
-    return _read(
-        {
-            name: (folder / name).read_bytes()
-            for name in ("wheels.json", "forms.csv", "synonyms.csv")
-        },
-        wheels=["wheels.json"],
-        forms="forms.csv",
-        synonyms="synonyms.csv",
+    words = _rows("words.csv", (folder / "words.csv").read_bytes())
+    return Wheels(
         version=DEFAULT_VERSION,
+        wheels=tuple(_own_wheel(words, theory) for theory in THEORIES),
+        forms=_forms("forms.csv", (folder / "forms.csv").read_bytes()),
+        synonyms=_synonyms("words.csv", (folder / "words.csv").read_bytes()),
     )
+
+
+def _own_wheel(words: Iterable[Mapping[str, str]], theory: str) -> tuple[Row, ...]:
+    """Rows of one of our wheels: a word's place is written "level 1/level 2"."""
+    places = [(*row[theory].split("/"), row["word"]) for row in words]
+    return tuple((one, two, word) for one, two, word in places)
 
 
 def load(folder: str, year: Year = "2026") -> Wheels:

@@ -299,3 +299,44 @@ def test_text(tmp_path: Path, name: str) -> None:
     for clip, values in expected("expected_text_public.json")["sets"][name].items():
         for theirs, metric in ids.items():
             assert close(found[clip][metric], values[theirs], 1e-6), (clip, metric)
+
+
+def test_own_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The package's tables know the labels of the field and rank the released outputs alike."""
+    systems = expected("data/ovmerd_system_labels.json")["rows"]
+    gold = cells("mer2024_check-openset.csv")
+    own = lexicon.default()
+    written = {
+        "gold": list(gold.values()),
+        "systems": [cell for rows in systems.values() for cell in rows.values()],
+    }
+    for name, written_cells in written.items():
+        words = [word for cell in written_cells for word in labels.parse(cell)]
+        share = sum(word.lower().strip() in own.images for word in words) / len(words)
+        with capsys.disabled():
+            print(f"\n{name}: {share:.4f} of {len(words)} labels known to {own.version}", end="")
+        assert share >= 0.95
+    gold_csv = write(tmp_path / "gold.csv", "openset", gold)
+    metrics = ("wheel.mean.L1.f", "wheel.mean.L2.f", "wheel.m_avg")
+    found: dict[tuple[str, str], list[float]] = {}
+    for rows in systems.values():
+        pred = write(tmp_path / "pred.csv", "openset", rows)
+        for tables in (own, wheels("2025"), wheels("2026")):
+            result = evaluate(pred, gold_csv, Options(wheels=tables, resamples=0))
+            for metric in metrics:
+                found.setdefault((tables.version, metric), []).append(result.value(metric) or 0.0)
+    for (version, metric), values in found.items():
+        if version == own.version:
+            continue
+        rho = spearman(found[own.version, metric], values)
+        with capsys.disabled():
+            print(f"\n{metric} against {version}: Spearman {rho:.4f} over {len(values)}", end="")
+        assert rho >= 0.9
+
+
+def spearman(one: list[float], other: list[float]) -> float:
+    """Rank correlation of values without ties."""
+    n = len(one)
+    places = [sorted(range(n), key=values.__getitem__) for values in (one, other)]
+    ranks = [{item: rank for rank, item in enumerate(place)} for place in places]
+    return 1 - 6 * sum((ranks[0][i] - ranks[1][i]) ** 2 for i in range(n)) / (n * (n * n - 1))
