@@ -78,7 +78,11 @@ def test_a_submitted_job_relabels(head: dict[str, str], synthetic: Path, tmp_pat
         *("--set", f"input.manifest={manifest}", "--set", f"output.run={run}"),
         *("--set", "models.main.backend=fake", "--set", "media.size_px=64"),
     ]
-    done = subprocess.run(command, env=head, capture_output=True, text=True, timeout=240)
+    for _ in range(30):  # the head answers before its job agent does
+        done = subprocess.run(command, env=head, capture_output=True, text=True, timeout=240)
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith('{"run"'))
     summary = json.loads(line)

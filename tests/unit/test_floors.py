@@ -35,7 +35,7 @@ OWN_FLOOR_ALLOWED = {
     ("demo_corpus", "weights"),
     ("pipeline", "stages"),
     ("demo", "relabel"),
-    ("demo", "models"),
+    ("demo", "show"),
     ("leaderboard", "evaluate"),
 }
 """Imports between modules of one floor, each a decision."""
