@@ -346,7 +346,11 @@ _CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile o
 _CODES: Final[dict[str, tuple[StorageKind, str]]] = {
     "NoSuchKey": ("missing", "the bucket has no such object; check the key"),
     "NoSuchBucket": ("missing", "there is no such bucket; create it or check its name"),
-    "AccessDenied": ("denied", "access denied; check the credentials and their rights"),
+    "AccessDenied": (
+        "denied",
+        "access denied (so is a missing object to those who may not list); "
+        "check the credentials and their rights",
+    ),
     "InvalidAccessKeyId": ("denied", f"the server does not know this access key; {_CREDENTIALS}"),
     "SignatureDoesNotMatch": ("denied", f"the secret key is wrong; {_CREDENTIALS}"),
     "ExpiredToken": ("denied", "the credentials have expired; renew them and start again"),

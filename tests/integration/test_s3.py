@@ -256,10 +256,9 @@ def test_a_reader_may_not_write(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.READER_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.READER_SECRET)
     assert storage.read(f"{bucket}/x") == b"1"
-    assert denied_or_missing(storage.write, f"{bucket}/x", b"2") == (
-        "denied",
-        f"write {bucket}/x: access denied; check the credentials and their rights",
-    )
+    kind, message = denied_or_missing(storage.write, f"{bucket}/x", b"2")
+    assert kind == "denied"
+    assert message.startswith(f"write {bucket}/x: access denied")
 
 
 def test_no_credentials_at_all_is_denied(bucket, monkeypatch, tmp_path):
