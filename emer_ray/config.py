@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emer_ray.errors import ConfigError
+from emer_ray.records import Modality
 
 RESULTS_VERSION = 1
 """Raised by hand when code changes results; a golden test forces it."""
@@ -84,13 +85,41 @@ class MediaConfig(_Section):
         return self
 
 
+Backend = Literal["embedded", "fake", "openai", "replay", "transformers"]
+Dollars = Annotated[float, Field(ge=0)]
+
+
+class PriceConfig(_Section):
+    """What a hosted model costs, in US dollars; the table is yours, prices change."""
+
+    input_usd: Dollars = 0.0
+    """Per million tokens that go in."""
+    output_usd: Dollars = 0.0
+    """Per million tokens that come out."""
+    request_usd: Dollars = 0.0
+    """Per request."""
+
+
 class ModelConfig(_Section):
     """A named backend with its settings; `options` go to the backend as they are."""
 
-    backend: Literal["embedded", "fake"] = "embedded"
+    backend: Backend = "embedded"
     model: str = ""
     """Model id, folder or s3:// prefix, where the backend wants one."""
     revision: str | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """0 = greedy; several samples of a step need more."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+    """Every clip, step and sample draws from a seed of its own, derived from this one."""
+    max_tokens: Count = 1024
+    """Tokens of one answer, at most; an answer that reaches it is cut off, and that is known."""
+    max_text_tokens: Count = 4096
+    """Tokens that the words and earlier answers of one clip may put into a prompt, by estimate; the
+    longest are shortened to fit, and the row notes it."""
+    send_gated: bool = False
+    """Send clips of a gated or unknown licence to a host that is not this one."""
+    price: PriceConfig | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -121,6 +150,10 @@ Fault = Literal["raise", "hang", "segfault", "exit", "bloat"]
 class RunConfig(_Section):
     recipe: str = "one_shot"
     language: Literal["en", "zh"] = "en"
+    modalities: tuple[Modality, ...] = ("video", "audio", "text")
+    """What any step may look at; a step left with nothing to look at drops out of the recipe."""
+    samples: dict[str, Count] = Field(default_factory=dict)
+    """Step -> answers to draw, where it is not the recipe's number."""
     input: InputConfig = InputConfig()
     output: OutputConfig = OutputConfig()
     media: MediaConfig = MediaConfig()
@@ -193,7 +226,7 @@ def _section(parents: Sequence[str]) -> list[str]:
 
 def known_keys() -> list[str]:
     """List every dotted key, with `<name>` and `<step>` where a name is free."""
-    keys = ["recipe", "language"]
+    keys = ["recipe", "language", "modalities"]
     for prefix, model in (
         ("input", InputConfig),
         ("output", OutputConfig),

@@ -6,19 +6,23 @@ same actors. Nothing here knows Ray; `run_local` is the serial twin of the distr
 gives equal tables.
 """
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import pyarrow as pa
 
-from emer_ray import __version__, recipes, stages
+from emer_ray import __version__, checkpoint, parse, prompts, recipes, stages, storage
 from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
 from emer_ray.errors import ConfigError
+from emer_ray.reason import Seat
 from emer_ray.reason.fake import FakeOptions
-from emer_ray.records import ModelUsed, Provenance
+from emer_ray.records import Modality, ModelUsed, Provenance
 
 SPARE_CPUS = 1.0
 """Left to Ray Data's own tasks, which starve where actors hold every CPU (peers §3, row 3)."""
@@ -36,6 +40,8 @@ class Step:
     settings: Mapping[str, Any]
     pool: str
     """Neighbouring steps of one pool run in the same actors, so nothing travels between them."""
+    shares_model: bool = False
+    """Takes part in the models that its pool's actor has loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,18 +59,32 @@ class Pool:
     """Why it is staffed so."""
 
 
+def recipe_of(config: RunConfig) -> recipes.Recipe:
+    """Load the recipe with the modalities and samples that the configuration sets."""
+    recipe = recipes.load(config.recipe)
+    return recipes.adapted(recipe, config.modalities, config.samples)
+
+
 def steps(
-    config: RunConfig, *, run: str, baselines: Baselines, contained: bool = True
+    config: RunConfig,
+    *,
+    run: str,
+    baselines: Baselines,
+    contained: bool = True,
+    earlier: stages.Earlier | None = None,
+    usd_left: float | None = None,
 ) -> list[Step]:
     """Compute what happens to a clip, in reading order.
 
     A heavy column (frames, sound) dies after the last step that reads it. Encoding shares the
     decoders' actors, where frames need not travel, unless `pools.encode` staffs it apart.
     """
-    recipe = recipes.load(config.recipe)
+    recipe = recipe_of(config)
     models = {step.model: _model(config, step.model) for step in recipe.steps}
-    first = models[recipe.steps[0].model]
+    for step in recipe.steps:
+        _refuse_unfit(config, recipe, step)
     last_reader = _last_reader(recipe, models)
+    earlier = earlier or stages.Earlier()
 
     def guard(name: str) -> stages.Guard:
         pool = config.pools.get(name, PoolConfig())
@@ -83,6 +103,7 @@ def steps(
                 "media": config.media,
                 "faults": config.faults.get("decode", {}),
                 "drops": (),
+                "earlier": earlier,
             },
             pool="decode",
         ),
@@ -90,31 +111,65 @@ def steps(
             name="encode",
             stage=stages.Encode,
             settings={
-                "model": first,
+                "model": _encoded_for(recipe, models),
+                "language": config.language,
                 "guard": guard("encode"),
-                "drops": stages.HEAVY if last_reader == "encode" else (),
+                "drops": stages.MEDIA if last_reader == "encode" else (),
+                "earlier": earlier,
             },
             pool="encode" if "encode" in config.pools else "decode",
         ),
     ]
-    for step in recipe.steps:
+    seats = _seats(config, recipe, models, usd_left)
+    asked = {step.name: _asked(step) for step in recipe.steps}
+    for number, step in enumerate(recipe.steps):
+        model = models[step.model]
+        before = recipe.steps[number - 1].model if number else None
+        after = [later.model for later in recipe.steps[number + 1 : number + 2]]
+        if is_split(model) and step.model != before:
+            name = f"{step.model}_towers"
+            flow.append(
+                Step(
+                    name=name,
+                    stage=stages.Embed,
+                    settings={
+                        "step": name,
+                        "model": model,
+                        "modalities": _looked_at(recipe, step.model),
+                        "guard": guard(name),
+                        "drops": stages.MEDIA if last_reader == step.name else (),
+                    },
+                    pool=name,
+                )
+            )
+        drops = stages.MEDIA if last_reader == step.name else ()
+        if is_split(model) and after != [step.model]:
+            drops = (*drops, "embeddings")
         flow.append(
             Step(
                 name=step.name,
                 stage=stages.Reason,
                 settings={
-                    "step": step.name,
+                    "question": _question(config, step),
+                    "reads": tuple(asked[read] for read in step.reads),
+                    "samples": step.samples,
                     "model": models[step.model],
+                    "seat": seats[step.model],
                     "baselines": dict(baselines),
                     "guard": guard(step.name),
-                    "drops": stages.HEAVY if last_reader == step.name else (),
+                    "drops": drops,
+                    "earlier": earlier,
                 },
                 pool=f"reason.{step.model}",
+                shares_model=True,
             )
         )
     flow.append(
         Step(
-            name="parse", stage=stages.Parse, settings={"step": recipe.steps[-1].name}, pool="write"
+            name="parse",
+            stage=stages.Parse,
+            settings={"asked": tuple(asked.values())},
+            pool="write",
         )
     )
     flow.append(
@@ -128,6 +183,77 @@ def steps(
     return flow
 
 
+def is_split(model: ModelConfig) -> bool:
+    """Tell whether a model's towers stand in a pool of their own."""
+    if model.backend != "transformers":
+        return False
+    return checkpoint.TransformersOptions.of(model).split
+
+
+def _looked_at(recipe: recipes.Recipe, model: str) -> tuple[Modality, ...]:
+    """Name what any step of a model looks at or listens to: its towers encode no more."""
+    asked = {m for step in recipe.steps if step.model == model for m in step.modalities}
+    return tuple(m for m in ("video", "audio") if m in asked)
+
+
+def _asked(step: recipes.RecipeStep) -> parse.Asked:
+    return parse.Asked(step=step.name, form=step.answer, choices=step.choices)
+
+
+def asked(config: RunConfig) -> list[parse.Asked]:
+    """List what the parser must know of the recipe's steps."""
+    return [_asked(step) for step in recipe_of(config).steps]
+
+
+def _question(config: RunConfig, step: recipes.RecipeStep) -> prompts.Question:
+    return prompts.question(
+        step=step.name,
+        prompt=step.prompt,
+        form=step.answer,
+        language=config.language,
+        modalities=step.modalities,
+        choices=step.choices,
+        max_text_tokens=_model(config, step.model).max_text_tokens,
+    )
+
+
+def _encoded_for(recipe: recipes.Recipe, models: Mapping[str, ModelConfig]) -> ModelConfig:
+    """Name the model that clips are prepared for: perception where one of them needs it."""
+    used = [models[step.model] for step in recipe.steps]
+    return next((model for model in used if model.backend == "embedded"), used[0])
+
+
+def _seats(
+    config: RunConfig,
+    recipe: recipes.Recipe,
+    models: Mapping[str, ModelConfig],
+    usd_left: float | None,
+) -> dict[str, Seat]:
+    """Share rate limits among the actors of a model, and money among the actors of all models."""
+    actors: dict[str, int] = {}
+    before = None
+    for step in recipe.steps:
+        if step.model != before:  # each group of neighbouring steps is a pool of its own
+            group = [s.name for s in recipe.steps if s.model == step.model]
+            wanted = [config.pools[name] for name in group if name in config.pools]
+            most = max((pool.max_actors or pool.actors or 1 for pool in wanted), default=1)
+            actors[step.model] = actors.get(step.model, 0) + most
+        before = step.model
+    priced = sum(actors[name] for name, model in models.items() if model.price)
+    if config.budget.usd is not None and not priced:
+        raise ConfigError(
+            "budget.usd is set, but no model of the recipe has a price; add "
+            f"[models.{recipe.steps[0].model}.price] with input_usd and output_usd"
+        )
+    return {
+        name: Seat(
+            actors=actors[name],
+            usd=usd_left / priced if usd_left is not None and model.price else None,
+        )
+        for name, model in models.items()
+    }
+
+
 def _model(config: RunConfig, name: str) -> ModelConfig:
     model = config.models.get(name)
     if model is None:
@@ -135,23 +261,93 @@ def _model(config: RunConfig, name: str) -> ModelConfig:
             f"recipe {config.recipe!r} asks a model called {name!r}; add [models.{name}] "
             f"(configured: {', '.join(config.models) or 'none'})"
         )
-    if model.backend == "fake":
-        FakeOptions.of(model.options)
-    elif model.options:
-        raise ConfigError(
-            f"models.{name}.options: the embedded backend has none (got {model.options})"
-        )
+    sees(model, name)
     return model
 
 
+def sees(model: ModelConfig, name: str) -> frozenset[Modality]:
+    """Tell what a model can look at; raises ConfigError for options its backend does not have."""
+    everything: frozenset[Modality] = frozenset(("video", "audio", "text"))
+    match model.backend:
+        case "fake":
+            FakeOptions.of(model.options)
+            return everything
+        case "openai":
+            return cast(frozenset[Modality], openai_backend().OpenAIOptions.of(model).modalities)
+        case "replay":
+            from emer_ray.reason.replay import ReplayOptions
+
+            ReplayOptions.of(model)
+            return everything
+        case "transformers":
+            checkpoint.TransformersOptions.of(model, name)
+            return checkpoint.takes(model)
+        case "embedded":
+            if model.options:
+                raise ConfigError(
+                    f"models.{name}.options: the embedded backend has none (got {model.options})"
+                )
+            return everything
+
+
+def openai_backend() -> ModuleType:
+    """Import the backend; raises ConfigError where its extra is not installed."""
+    try:
+        from emer_ray.reason import openai
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"openai backend: {error.name} is not installed; pip install 'emer-ray[openai]'"
+        ) from None
+    return openai
+
+
+DRAWS_NOTHING = ("embedded", "replay")
+"""Backends with one answer per question, which look at no frame and listen to no sound."""
+
+
+def _refuse_unfit(config: RunConfig, recipe: recipes.Recipe, step: recipes.RecipeStep) -> None:
+    """Refuse a step that its model cannot take, before anything starts."""
+    model = config.models[step.model]
+    where = f"recipe {recipe.name!r}, step {step.name}"
+    if blind := sorted(set(step.modalities) - sees(model, step.model)):
+        raise ConfigError(
+            f"{where}: model {step.model!r} ({model.backend}) cannot take {' and '.join(blind)}; "
+            f"let its options say how it takes them, choose another recipe, or leave them out "
+            f"with --set 'modalities={[m for m in config.modalities if m not in blind]}'"
+        )
+    if model.backend == "embedded" and step.answer != "explanation":
+        raise ConfigError(
+            f"{where}: the embedded backend composes explanations and reads no prompt; give "
+            f"[models.{step.model}] a backend that answers with {step.answer}"
+        )
+    drawn = model.backend == "fake" or model.temperature > 0
+    if step.samples > 1 and (model.backend in DRAWS_NOTHING or not drawn):
+        raise ConfigError(
+            f"{where}: {step.samples} samples of {step.model!r} would be equal; set "
+            f"models.{step.model}.temperature above 0 (a {model.backend} model "
+            f"{'cannot draw' if model.backend in DRAWS_NOTHING else 'then draws'})"
+        )
+
+
 def _last_reader(recipe: recipes.Recipe, models: Mapping[str, ModelConfig]) -> str:
-    """Name the last step that looks at frames or listens to sound."""
+    """Name the last step before which frames or sound are needed.
+
+    A split model's towers need them, before the first of its neighbouring steps.
+    """
     looking = [
         step.name
         for step in recipe.steps
-        if models[step.model].backend != "embedded" and {"video", "audio"} & set(step.modalities)
+        if models[step.model].backend not in DRAWS_NOTHING
+        and {"video", "audio"} & set(step.modalities)
     ]
-    return looking[-1] if looking else "encode"
+    if not looking:
+        return "encode"
+    names = [step.name for step in recipe.steps]
+    last = names.index(looking[-1])
+    model = recipe.steps[last].model
+    while is_split(models[model]) and last and recipe.steps[last - 1].model == model:
+        last -= 1
+    return names[last]
 
 
 def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) -> list[Pool]:
@@ -252,7 +448,11 @@ class Chain:
     """The stages of one pool, called one after the other on the same table."""
 
     def __init__(self, members: Sequence[Step]) -> None:
-        self._stages = [step.stage(**step.settings) for step in members]
+        models: dict[str, Any] = {}
+        self._stages = [
+            step.stage(**step.settings, **({"shared": models} if step.shares_model else {}))
+            for step in members
+        ]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         for stage in self._stages:
@@ -277,7 +477,7 @@ def run_local(flow: Sequence[Step], tables: Iterable[pa.Table]) -> Iterator[pa.T
 
 def provenance(config: RunConfig) -> Provenance:
     """State what every row of this run depends on."""
-    recipe = recipes.load(config.recipe)
+    recipe = recipe_of(config)
     return Provenance(
         fingerprint=fingerprint(config),
         recipe=recipe.name,
@@ -287,7 +487,7 @@ def provenance(config: RunConfig) -> Provenance:
                 backend=config.models[step.model].backend,
                 model=config.models[step.model].model or config.models[step.model].backend,
                 revision=_model(config, step.model).revision,
-                prompt_hash=recipes.prompt_hash(step.prompt, config.language),
+                prompt_hash=prompts.text_hash(step.prompt, config.language),
             )
             for step in recipe.steps
         ),
@@ -307,38 +507,106 @@ def versions() -> dict[str, str]:
         "ray",
         "soxr",
     )
-    found = {name: importlib.metadata.version(name) for name in known}
+    extras = [name for name in ("torch", "transformers") if importlib.util.find_spec(name)]
+    found = {name: importlib.metadata.version(name) for name in (*known, *extras)}
     return {"emer_ray": __version__, "python": platform.python_version(), **found}
 
 
-NOT_RESULTS = {"media": {"threads", "deadline_s", "memory_mb"}}
+NOT_RESULTS = {
+    "media": {"threads", "deadline_s", "memory_mb"},
+    "models": {"price", "send_gated"},
+    "recipe": {"name", "summary"},
+}
 
 
 def fingerprint_parts(config: RunConfig) -> dict[str, Any]:
     """List the keys that decide results, by their dotted path, with their values.
 
     Recipe, prompt texts, models and their options, media settings and `RESULTS_VERSION`; neither
-    staffing nor paths nor the manifest (design §5).
+    staffing, prices, places nor the manifest (design §5).
     """
-    recipe = recipes.load(config.recipe)
-    asked = sorted({step.model for step in recipe.steps})
+    recipe = recipe_of(config)
+    plain = recipe.model_dump(mode="json", exclude=NOT_RESULTS["recipe"])
     parts: dict[str, Any] = {
         "results_version": RESULTS_VERSION,
         "language": config.language,
-        "recipe": digest(recipe.model_dump(mode="json"))[:16],
+        "recipe": digest(plain)[:16],
     }
     for step in recipe.steps:
-        parts[f"prompts.{step.prompt}"] = recipes.prompt_hash(step.prompt, config.language)[:16]
-    for name in asked:
-        model = _model(config, name)
-        parts |= {
-            f"models.{name}.{key}": value for key, value in model.model_dump(mode="json").items()
-        }
-    media = config.media.model_dump(mode="json", exclude=NOT_RESULTS["media"])
-    parts |= {f"media.{key}": value for key, value in media.items()}
+        parts[f"prompts.{step.prompt}"] = prompts.text_hash(step.prompt, config.language)[:16]
+    for name in sorted({step.model for step in recipe.steps}):
+        found = _model_parts(_model(config, name))
+        parts |= {f"models.{name}.{key}": value for key, value in found.items()}
+    parts |= {f"media.{key}": value for key, value in _media_parts(config).items()}
     if config.faults:
         parts["faults"] = config.faults
     return parts
+
+
+def _media_parts(config: RunConfig) -> dict[str, Any]:
+    return config.media.model_dump(mode="json", exclude=NOT_RESULTS["media"])
+
+
+def _model_parts(model: ModelConfig) -> dict[str, Any]:
+    """List what decides a model's answers, whatever its name in the recipe."""
+    found = model.model_dump(mode="json", exclude=NOT_RESULTS["models"])
+    if model.backend == "openai":
+        places = openai_backend().NOT_RESULTS
+        found["options"] = {k: item for k, item in model.options.items() if k not in places}
+    if model.backend == "replay":  # the stored answers decide, not where they lie
+        found["model"] = hashlib.sha256(storage.read(model.model)).hexdigest()[:16]
+    if model.backend == "transformers":
+        found["model"] = checkpoint.identity(model)
+    return found
+
+
+def step_hashes(config: RunConfig) -> dict[str, str]:
+    """Hash each step with everything its answer depends on but the clip: two runs with one hash
+    give one answer (`input.answers`).
+    """
+    recipe = recipe_of(config)
+    perception = _encoded_for(recipe, config.models).backend
+    hashes: dict[str, str] = {}
+    for step in recipe.steps:
+        looks = {"video", "audio"} & set(step.modalities)
+        hashes[step.name] = digest(
+            {
+                "results_version": RESULTS_VERSION,
+                "question": [step.answer, sorted(step.modalities), step.choices, step.samples],
+                "step": step.name,  # it stands in the seeds and in the tags of later prompts
+                "prompt": prompts.text_hash(step.prompt, config.language),
+                "model": _model_parts(_model(config, step.model)),
+                "media": _media_parts(config) if looks else None,
+                "words": [perception, config.language] if "text" in step.modalities else None,
+                "reads": {read: hashes[read] for read in step.reads},
+                "faults": config.faults.get(step.name),
+            }
+        )
+    return hashes
+
+
+def taken_over(config: RunConfig, hashes: Mapping[str, str]) -> stages.Earlier:
+    """Choose what `input.answers` spares, given the step hashes of that run.
+
+    Raises ConfigError when no step is equal there.
+    """
+    recipe, mine = recipe_of(config), step_hashes(config)
+    equal = frozenset(name for name, own in mine.items() if hashes.get(name) == own)
+    if not equal:
+        raise ConfigError(
+            f"input.answers: {config.input.answers} has no step that is asked exactly as here "
+            f"(here: {', '.join(mine)}; there: {', '.join(hashes) or 'none'}); compare recipe, "
+            f"prompts, models and media settings, or leave the key out"
+        )
+    looking = {
+        step.name
+        for step in recipe.steps
+        if {"video", "audio"} & set(step.modalities)
+        or config.models[step.model].backend == "embedded"
+    }
+    return stages.Earlier(
+        run=config.input.answers, steps=equal, facts=bool(looking) and looking <= equal
+    )
 
 
 def fingerprint(config: RunConfig) -> str:
@@ -348,7 +616,7 @@ def fingerprint(config: RunConfig) -> str:
 
 def needs_baselines(config: RunConfig) -> bool:
     """Tell whether a model compares voices with those of the run's own clips."""
-    recipe = recipes.load(config.recipe)
+    recipe = recipe_of(config)
     return any(_model(config, step.model).backend == "embedded" for step in recipe.steps)
 
 

@@ -6,12 +6,29 @@ seconds from the start of the clip's window unless a field says otherwise.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Modality = Literal["video", "audio", "text"]
+AnswerForm = Literal[
+    "explanation",
+    "visual",
+    "acoustic",
+    "lexical",
+    "account",
+    "labels",
+    "one_hot",
+    "ranking",
+    "valence",
+    "sentiment",
+    "text",
+]
+"""What a step's answer holds. `explanation`: everything, as one object. `visual`, `acoustic`,
+`lexical`: clues in prose. `account`: prose on why the clues point somewhere. `labels`: emotion
+words. The others are projections, which stay in `answers`: one word of a fixed set, all of them in
+order, a number, a sentiment, any text."""
 Frames = npt.NDArray[np.uint8]
 Pcm = npt.NDArray[np.float32]
 
@@ -102,6 +119,17 @@ class Clue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """What a tower made of a clip, as raw bytes: bfloat16 is no numpy type."""
+
+    name: str
+    dtype: str
+    """In torch's words: float32, bfloat16, int64, …"""
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clues:
     """What was perceived, ready for a model: a reasoner sees only this, never a path."""
 
@@ -119,6 +147,37 @@ class Clues:
     frames: Frames | None = None
     frame_times_s: tuple[float, ...] = ()
     pcm: Pcm | None = None
+    tensors: tuple[Tensor, ...] = ()
+    """What the model's towers made of frames and sound, where they stand in another pool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of the user's message: words, or the place where frames or sound go."""
+
+    kind: Literal["text", "frames", "audio"]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question about one clip, ready for a model."""
+
+    step: str
+    form: AnswerForm
+    clues: Clues
+    """What the step may look at; frames, sound and words it may not see are null here."""
+    system: str
+    """The instructions. Nothing that came from a clip is in them."""
+    parts: tuple[Part, ...]
+    """The user's message in order; whatever came from a clip is inside fences."""
+    answer_schema: Mapping[str, Any] | None = None
+    """JSON schema of the answer; null = prose."""
+    choices: tuple[str, ...] = ()
+    sample: int = 0
+    seed: int = 0
+    """Of this clip, step and sample; a backend that draws uses nothing else."""
+    licence_tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +190,10 @@ class Reply:
     tokens_in: int | None = None
     tokens_out: int | None = None
     latency_s: float | None = None
+    usd: float | None = None
+    """What the answer cost, by the price table; null = no price is known."""
+    notes: tuple[str, ...] = ()
+    """What the row should say about this answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +207,7 @@ class Answer:
     tokens_in: int | None
     tokens_out: int | None
     latency_s: float | None
+    usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,3 +264,4 @@ class Receipt:
     stage: str | None
     kind: str | None
     part: str
+    usd: float | None = None

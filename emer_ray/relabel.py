@@ -19,7 +19,7 @@ from typing import Any, cast
 import polars as pl
 import pyarrow as pa
 
-from emer_ray import __version__, manifest, pipeline, runner, storage, weights
+from emer_ray import __version__, manifest, pipeline, runner, stages, storage, weights
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError
 from emer_ray.reason.baselines import voice_baselines
@@ -104,6 +104,7 @@ def relabel(
     _required(config.input.manifest, "input.manifest")
     fingerprint_parts = pipeline.fingerprint_parts(config)
     _check_weights(config)
+    _check_keys(config)
     rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
     preflight(run)
     with lease.held(run, take_over=options.take_over):
@@ -121,7 +122,8 @@ def _relabel(
     run = cast(str, config.output.run)
     old = record.load(run)
     accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
-    flow = pipeline.steps(config, run=run, baselines={})
+    earlier = _earlier(config)
+    flow = pipeline.steps(config, run=run, baselines={}, earlier=earlier)
     clips_per_shard, shard_reason = pipeline.shard_clips(config, flow)
     before = index.load_manifest(run)
     placed = index.assign_shards(rows, before, clips_per_shard)
@@ -147,6 +149,7 @@ def _relabel(
         "accepted": sorted({*(old or {}).get("accepted", []), *accepted}),
         "config": config.model_dump(mode="json"),
         "versions": pipeline.versions(),
+        "step_hashes": pipeline.step_hashes(config),
         "counts": counts,
     }
     start: dict[str, Any] = {
@@ -165,7 +168,13 @@ def _relabel(
         start["data_context"] = runner.data_context()
         baselines = _baselines(config, run, placed, old, cluster)
         journal["baselines"] = {name: list(found) for name, found in baselines.items()}
-        flow = pipeline.steps(config, run=run, baselines=baselines)
+        flow = pipeline.steps(
+            config,
+            run=run,
+            baselines=baselines,
+            earlier=earlier,
+            usd_left=_usd_left(config, outcomes),
+        )
         pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
         start["choices"] |= {
             f"pools.{pool.name}": {
@@ -178,11 +187,20 @@ def _relabel(
         }
         record.save(run, journal)
         progress = dataclasses.replace(progress, started=time.monotonic())
-        receipts = _receipts(pools, placed, shards)
+        clips = index.with_earlier(placed, earlier.run) if earlier.run else placed
+        if earlier.run:
+            start["reused"] = {
+                "run": earlier.run,
+                "steps": sorted(earlier.steps),
+                "clips": clips.filter("present")["earlier_part"].count(),
+            }
+            record.save(run, journal)
+        receipts = _receipts(pools, clips, shards)
         outcomes, counts = _follow(config, run, placed, outcomes, receipts, progress, on_progress)
     seconds = time.monotonic() - started
     start["seconds"] = round(seconds, 3)
     journal["counts"] = counts
+    journal["usd"] = _usd(outcomes)
     record.save(run, journal)
     summary = {
         "run": run,
@@ -198,6 +216,32 @@ def _relabel(
             f"`emer status {run}` shows the kinds"
         )
     return summary
+
+
+def _earlier(config: RunConfig) -> stages.Earlier:
+    """Find what another run has answered already; raises ConfigError where that is nothing."""
+    if config.input.answers is None:
+        return stages.Earlier()
+    hashes = record.require(config.input.answers).get("step_hashes", {})
+    return pipeline.taken_over(config, hashes)
+
+
+def _usd(outcomes: pl.DataFrame) -> float | None:
+    """Sum what the stored rows cost; null where no price is known."""
+    return float(outcomes["usd"].sum()) if outcomes["usd"].count() else None
+
+
+def _usd_left(config: RunConfig, outcomes: pl.DataFrame) -> float | None:
+    """Tell what the budget still allows, after what the stored rows cost."""
+    if config.budget.usd is None:
+        return None
+    left = config.budget.usd - (_usd(outcomes) or 0.0)
+    if left <= 0:
+        raise BudgetError(
+            f"budget.usd = {config.budget.usd:g} is spent ({_usd(outcomes):.4f} USD); raise it to "
+            f"go on, every row is stored"
+        )
+    return left
 
 
 def preflight(run: str) -> None:
@@ -220,6 +264,13 @@ def _check_weights(config: RunConfig) -> None:
             f"embedded weights: none in {weights.cache_dir()}; "
             f"run `emer models fetch embedded` first"
         )
+
+
+def _check_keys(config: RunConfig) -> None:
+    """Refuse a run whose endpoints want a key that the environment does not hold."""
+    for name in {step.model for step in pipeline.recipe_of(config).steps}:
+        if config.models[name].backend == "openai":
+            pipeline.openai_backend().OpenAIOptions.of(config.models[name]).key()
 
 
 def _drop_strangers(run: str, shards: Sequence[int], fingerprint: str) -> None:
@@ -316,6 +367,9 @@ def _baselines(
     cluster: runner.Cluster,
 ) -> pipeline.Baselines:
     """Read voice baselines off some of the run's own clips, once for the life of the directory."""
+    if config.input.answers and "baselines" not in (old or {}):
+        # equal answers need equal baselines
+        old = record.require(config.input.answers)
     if old and "baselines" in old:
         return {name: (m, s, n) for name, (m, s, n) in old["baselines"].items()}
     listed = placed.filter("present")

@@ -55,6 +55,7 @@ ANSWER: Final = pa.struct(
         pa.field("tokens_in", pa.int64(), nullable=True),
         pa.field("tokens_out", pa.int64(), nullable=True),
         pa.field("latency_s", pa.float64(), nullable=True),
+        pa.field("usd", pa.float64(), nullable=True),
     ]
 )
 
@@ -186,6 +187,13 @@ ATTEMPT = _field(
     "attempt", pa.int32(), "1 for the first shard of a clip, one more for each `--retry-failed`"
 )
 
+EARLIER_PART = _field(
+    "earlier_part",
+    pa.string(),
+    "Part of `input.answers` that holds this clip's row; null = nothing is reused",
+    nullable=True,
+)
+
 STAGE = _field(
     "stage", pa.string(), "Stage a clip failed in; null while it has not failed", nullable=True
 )
@@ -244,6 +252,27 @@ SUBTITLE = _field(
 SUBTITLE_SOURCE = _field(
     "subtitle_source", pa.string(), "given or recognised; null = no words", nullable=True
 )
+EMBEDDINGS = _field(
+    "embeddings",
+    pa.large_binary(),
+    "What a model's towers made of the clip: `tensors`, one after the other. Dies after its model",
+    nullable=True,
+)
+TENSORS = _field(
+    "tensors",
+    _list(
+        pa.struct(
+            [
+                pa.field("name", pa.string(), nullable=False),
+                pa.field("dtype", pa.string(), nullable=False),
+                pa.field("shape", _list(pa.int64()), nullable=False),
+                pa.field("n_bytes", pa.int64(), nullable=False),
+            ]
+        )
+    ),
+    "Names, types and shapes of what `embeddings` holds",
+    nullable=True,
+)
 NOTES = _field(
     "notes", _list(pa.string()), "What was not available for this clip, and why", nullable=True
 )
@@ -267,6 +296,12 @@ CONFIDENCE = _field(
     "confidence", pa.float64(), "0 to 1, as far as the backend knows", nullable=True
 )
 PARSE_RUNG = _field("parse_rung", pa.string(), "Which rung of the parser read the answer")
+USD = _field(
+    "usd",
+    pa.float64(),
+    "What the answers of this clip cost, by the price table; null = no price is known",
+    nullable=True,
+)
 PROVENANCE_COLUMN = _field(
     "provenance", PROVENANCE, "Fingerprint, recipe, models, prompts and versions behind the row"
 )
@@ -290,6 +325,7 @@ CLIPS: Final = pa.schema(
     [
         *(CLIP_ID, SHARD, SHARD_CLIPS, ATTEMPT, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS),
         *(SUBTITLE_ZH, SUBTITLE_EN, LICENCE_TAG, COMPOSITE, STAGE, KIND, MESSAGE, WORKER),
+        EARLIER_PART,
     ]
 )
 """What enters the pipeline."""
@@ -298,7 +334,7 @@ DECODED: Final = pa.schema([*CLIPS, FRAMES, FRAME_SHAPE, FRAME_TIMES_S, PCM, MED
 """After decode."""
 
 ENCODED: Final = pa.schema(
-    [*DECODED, MEASURES, N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES]
+    [*DECODED, MEASURES, N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES, EMBEDDINGS, TENSORS]
 )
 """After encode; a heavy column is null once its last reader is done."""
 
@@ -322,7 +358,7 @@ EXPLANATIONS: Final = pa.schema(
     [
         *(CLIP_ID, SHARD, ATTEMPT, *READ_FROM_ANSWERS),
         *(N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES, MEASURES, MEDIA_FACTS, ANSWERS),
-        *(LICENCE_TAG, COMPOSITE, PROVENANCE_COLUMN),
+        *(USD, LICENCE_TAG, COMPOSITE, PROVENANCE_COLUMN),
     ]
 )
 """A part of `explanations/`."""
@@ -331,12 +367,14 @@ FAILURES: Final = pa.schema(
     [
         *(CLIP_ID, SHARD, ATTEMPT),
         *(field.with_nullable(False) for field in (STAGE, KIND, MESSAGE)),
-        *(WORKER, ANSWERS, LICENCE_TAG, FINGERPRINT),
+        *(N_FACES, MAIN_FACE, SUBTITLE, SUBTITLE_SOURCE, NOTES, MEASURES, MEDIA_FACTS, ANSWERS),
+        *(USD, WORKER, LICENCE_TAG, COMPOSITE, FINGERPRINT),
     ]
 )
-"""A part of `failures/`."""
+"""A part of `failures/`: what was known of the clip when it failed, so that a better parser can
+read its answers again."""
 
-INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART])
+INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD])
 """A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""
 
 

@@ -7,13 +7,14 @@ becomes data. A stage knows nothing of actors or of Ray.
 
 import contextlib
 import faulthandler
+import hashlib
 import logging
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -21,12 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emer_ray import parse, schema, weights
-from emer_ray.config import Fault, MediaConfig, ModelConfig
+from emer_ray import checkpoint, parse, prompts, schema, weights
+from emer_ray.config import Fault, MediaConfig, ModelConfig, digest
 from emer_ray.encode import Encoder, Passthrough
 from emer_ray.errors import ClipError, EmerError, ModelError
 from emer_ray.media import Decoder
-from emer_ray.reason import Reasoner
+from emer_ray.metrics import lexicon
+from emer_ray.metrics.wheels import MAPPINGS
+from emer_ray.reason import Reasoner, Seat
 from emer_ray.records import (
     Answer,
     Clip,
@@ -35,9 +38,12 @@ from emer_ray.records import (
     Frames,
     Measure,
     MediaFacts,
+    Modality,
     Pcm,
     Provenance,
     Reply,
+    Request,
+    Tensor,
 )
 from emer_ray.store import claims, parts
 
@@ -46,7 +52,8 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 Work = Callable[[list[Row]], list[Row | ClipError]]
 
-HEAVY: Final = ("frames", "pcm")
+MEDIA: Final = ("frames", "pcm")
+HEAVY: Final = (*MEDIA, "embeddings")
 """Columns that travel as buffers and die after their last reader."""
 
 EXIT_HUNG: Final = 70
@@ -148,19 +155,29 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
     if guard.run is None:
         return _batched(rows, work, guard, None)
     held = claims.claim(guard.run, stage, rows[0]["shard"])
-    if held.first:
-        answers = _batched(rows, work, guard, held)
-    else:
-        answers = []
-        for row in rows:
-            clip_id = row["clip_id"]
-            if held.exhausted(clip_id):
-                answers.append(_given_up(clip_id, held))
-                continue
-            held.try_alone(clip_id)
-            answers += _batched([row], work, guard, held)
-            held.succeeded(clip_id)
+    try:
+        answers = _claimed(rows, work, guard, held)
+    except EmerError:
+        held.release()  # the run's mistake, which no clip pays for when it starts again
+        raise
     held.release()
+    return answers
+
+
+def _claimed(
+    rows: list[Row], work: Work, guard: Guard, held: claims.Claim
+) -> list[Row | ClipError]:
+    if held.first:
+        return _batched(rows, work, guard, held)
+    answers: list[Row | ClipError] = []
+    for row in rows:
+        clip_id = row["clip_id"]
+        if held.exhausted(clip_id):
+            answers.append(_given_up(clip_id, held))
+            continue
+        held.try_alone(clip_id)
+        answers += _batched([row], work, guard, held)
+        held.succeeded(clip_id)
     return answers
 
 
@@ -257,19 +274,100 @@ def _watchdog(seconds: float, held: claims.Claim | None) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """What is taken over from another run (`input.answers`) instead of being computed again."""
+
+    run: str | None = None
+    steps: frozenset[str] = frozenset()
+    """Steps that are asked there exactly as here, of the same inputs."""
+    facts: bool = False
+    """Every step that looks or listens is among them, so that media need not be decoded."""
+
+
+NOTHING_EARLIER: Final = Earlier()
+
+MEDIA_FACTS: Final = ("media", "frame_times_s")
+ENCODED_FACTS: Final = (
+    *("measures", "n_faces", "main_face", "subtitle", "subtitle_source", "notes"),
+)
+
+
+class Rows:
+    """Rows of another run, read part by part as clips ask for them."""
+
+    def __init__(self, earlier: Earlier) -> None:
+        self._earlier = earlier
+        self._part: tuple[str, dict[str, Row]] = ("", {})
+
+    def facts(self, row: Row) -> Row | None:
+        """Give the clip's earlier row, where its media need not be looked at again."""
+        if not self._earlier.facts:
+            return None
+        found = self._row(row)
+        if found is None:
+            return None
+        # notes on steps are that run's; this one writes its own
+        notes = [note for note in found["notes"] or () if not note.startswith("step ")]
+        return {**found, "frame_times_s": [], "notes": notes}
+
+    def answers(self, row: Row, step: str) -> list[Row]:
+        """Give a step's earlier answers; they cost nothing now."""
+        found = self._row(row) if step in self._earlier.steps else None
+        mine = [answer for answer in (found or {}).get("answers") or () if answer["step"] == step]
+        return [{**answer, "usd": 0.0 if answer["usd"] is not None else None} for answer in mine]
+
+    def _row(self, row: Row) -> Row | None:
+        part = row["earlier_part"]
+        if self._earlier.run is None or part is None:
+            return None
+        if self._part[0] != part:
+            rows = parts.read(self._earlier.run, part, [*REUSED]).to_pylist()
+            self._part = (part, {found["clip_id"]: found for found in rows})
+        return self._part[1].get(row["clip_id"])
+
+
+REUSED: Final = ("clip_id", "answers", "media", *ENCODED_FACTS)
+
+
+def unless_known(
+    rows: list[Row],
+    known: Callable[[Row], Row | None],
+    columns: Collection[str],
+    work: Work,
+) -> list[Row | ClipError]:
+    """Take the columns of the rows that are known; hand the others to `work`."""
+    found = [known(row) for row in rows]
+    unknown = [row for row, earlier in zip(rows, found, strict=True) if earlier is None]
+    answers = iter(work(unknown) if unknown else ())
+    return [
+        next(answers) if earlier is None else {name: earlier[name] for name in columns}
+        for earlier in found
+    ]
+
+
 class Decode:
     """Frames and sound of each clip, decoded in a child process."""
 
     def __init__(
-        self, *, media: MediaConfig, faults: Mapping[str, Fault], drops: Collection[str]
+        self,
+        *,
+        media: MediaConfig,
+        faults: Mapping[str, Fault],
+        drops: Collection[str],
+        earlier: Earlier = NOTHING_EARLIER,
     ) -> None:
         self._decoder = Decoder(media, faults=faults)
         self._drops = drops
+        self._earlier = Rows(earlier)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return through(table, stage="decode", to=schema.DECODED, work=self._work, drops=self._drops)
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
+        return unless_known(rows, self._earlier.facts, MEDIA_FACTS, self._decode)
+
+    def _decode(self, rows: list[Row]) -> list[Row | ClipError]:
         decoded = self._decoder([_clip(row) for row in rows])
         return [item if isinstance(item, ClipError) else _decoded_row(item) for item in decoded]
 
@@ -280,10 +378,19 @@ class Decode:
 class Encode:
     """What a reasoner works on: measures and words, or frames and sound as they are."""
 
-    def __init__(self, *, model: ModelConfig, guard: Guard, drops: Collection[str]) -> None:
-        self._encoder = make_encoder(model)
+    def __init__(
+        self,
+        *,
+        model: ModelConfig,
+        language: prompts.Language = "en",
+        guard: Guard,
+        drops: Collection[str],
+        earlier: Earlier = NOTHING_EARLIER,
+    ) -> None:
+        self._encoder = make_encoder(model, language)
         self._guard = guard
         self._drops = drops
+        self._earlier = Rows(earlier)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return through(
@@ -296,6 +403,9 @@ class Encode:
         )
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
+        return unless_known(rows, self._earlier.facts, ENCODED_FACTS, self._encode)
+
+    def _encode(self, rows: list[Row]) -> list[Row | ClipError]:
         encoded = self._encoder.encode([_decoded_clip(row) for row in rows])
         return [item if isinstance(item, ClipError) else _clues_row(item) for item in encoded]
 
@@ -303,20 +413,26 @@ class Encode:
         self._encoder.close()
 
 
-class Reason:
-    """One step of the recipe: a model answers, and its raw answer is kept."""
+class Embed:
+    """What the towers of a split model make of frames and sound."""
 
     def __init__(
         self,
         *,
         step: str,
         model: ModelConfig,
-        baselines: Mapping[str, tuple[float, float, int]],
+        modalities: Collection[Modality],
         guard: Guard,
         drops: Collection[str],
     ) -> None:
+        from emer_ray.encode.transformers import Towers
+
+        options = checkpoint.TransformersOptions.of(model)
+        path = checkpoint.folder(
+            model.model, model.revision, weights.cache_dir(), code=options.trust_remote_code
+        )
         self._step = step
-        self._reasoner = make_reasoner(model, baselines)
+        self._towers = Towers(path=path, options=options, modalities=modalities)
         self._guard = guard
         self._drops = drops
 
@@ -324,6 +440,55 @@ class Reason:
         return through(
             table,
             stage=self._step,
+            to=table.schema,
+            work=self._work,
+            drops=self._drops,
+            guard=self._guard,
+        )
+
+    def _work(self, rows: list[Row]) -> list[Row | ClipError]:
+        found = self._towers.embed([_decoded_clip(row) for row in rows])
+        return [item if isinstance(item, ClipError) else _tensor_row(item) for item in found]
+
+    def close(self) -> None:
+        self._towers.close()
+
+
+class Reason:
+    """One step of the recipe: a model answers, and its raw answers are kept."""
+
+    def __init__(
+        self,
+        *,
+        question: prompts.Question,
+        reads: Sequence[parse.Asked],
+        samples: int,
+        model: ModelConfig,
+        baselines: Mapping[str, tuple[float, float, int]],
+        guard: Guard,
+        drops: Collection[str],
+        seat: Seat = Seat(),  # noqa: B008 - frozen
+        earlier: Earlier = NOTHING_EARLIER,
+        shared: dict[str, Reasoner] | None = None,
+    ) -> None:
+        self._question = question
+        self._reads = reads
+        self._samples = samples
+        self._model = model
+        self._guard = guard
+        self._drops = drops
+        self._earlier = Rows(earlier)
+        # neighbouring steps of one model share it: it is loaded once per actor
+        models = {} if shared is None else shared
+        key = digest(model.model_dump(mode="json"))
+        if key not in models:
+            models[key] = make_reasoner(model, baselines, seat)
+        self._reasoner = models[key]
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return through(
+            table,
+            stage=self._question.step,
             to=schema.REASONED,
             work=self._work,
             drops=self._drops,
@@ -331,51 +496,147 @@ class Reason:
         )
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
+        asked = [self._requests(row) for row in rows]
+        requests = [request for item in asked if isinstance(item, Ask) for request in item.requests]
         started = time.perf_counter()
-        replies = self._reasoner.explain([_clues(row) for row in rows])
-        each_s = (time.perf_counter() - started) / len(rows)
+        replies = self._reasoner.explain(requests) if requests else []
+        if len(replies) != len(requests):
+            raise AssertionError(f"{len(requests)} requests, {len(replies)} replies")
+        each_s = (time.perf_counter() - started) / max(1, len(requests))
+        given = iter(replies)
         return [
-            reply if isinstance(reply, ClipError) else self._answered(row, reply, each_s)
-            for row, reply in zip(rows, replies, strict=True)
+            self._answered(row, item, [next(given) for _ in item.requests], each_s)
+            if isinstance(item, Ask)
+            else item
+            for row, item in zip(rows, asked, strict=True)
         ]
 
-    def _answered(self, row: Row, reply: Reply, each_s: float) -> Row:
-        answer = Answer(
-            step=self._step,
-            sample=0,
-            raw=reply.raw,
-            finish=reply.finish,
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
-            latency_s=reply.latency_s if reply.latency_s is not None else each_s,
-        )
-        return {"answers": [*(row.get("answers") or ()), asdict(answer)]}
+    def _requests(self, row: Row) -> "Ask | Row | ClipError":
+        """Put the question to a row; a row that needs no model is answered at once."""
+        answers = row.get("answers") or []
+        if known := self._earlier.answers(row, self._question.step):
+            return {"answers": [*answers, *known]}
+        try:
+            earlier = {read.step: _said(answers, read) for read in self._reads}
+        except ClipError as error:
+            return error
+        clues = _clues(row)
+        if not any(earlier.values()) and not _perceivable(clues, self._question.modalities):
+            note = f"step {self._question.step} was not asked: the clip has nothing that it reads"
+            return {"answers": answers, "notes": [*row["notes"], note]}
+        rendered = [
+            prompts.render(
+                self._question,
+                clues,
+                earlier,
+                sample=sample,
+                seed=_seed(self._model.seed, row["clip_id"], self._question.step, sample),
+                licence_tag=row["licence_tag"],
+            )
+            for sample in range(self._samples)
+        ]
+        return Ask(requests=[request for request, _ in rendered], shortened=rendered[0][1])
+
+    def _answered(
+        self, row: Row, ask: "Ask", replies: Sequence[Reply | ClipError], each_s: float
+    ) -> Row | ClipError:
+        """Keep the answers; a clip fails where no sample was answered."""
+        given = [
+            asdict(
+                Answer(
+                    step=self._question.step,
+                    sample=request.sample,
+                    raw=reply.raw,
+                    finish=reply.finish,
+                    tokens_in=reply.tokens_in,
+                    tokens_out=reply.tokens_out,
+                    latency_s=reply.latency_s if reply.latency_s is not None else each_s,
+                    usd=reply.usd,
+                )
+            )
+            for request, reply in zip(ask.requests, replies, strict=True)
+            if not isinstance(reply, ClipError)
+        ]
+        notes = list(row["notes"])
+        notes += [
+            f"step {self._question.step}: shortened to fit max_text_tokens: {name}"
+            for name in ask.shortened
+        ]
+        notes += [
+            f"step {self._question.step}: {note}"
+            for reply in replies
+            if not isinstance(reply, ClipError)
+            for note in reply.notes
+        ]
+        lost = [reply for reply in replies if isinstance(reply, ClipError)]
+        if not given:
+            return lost[0]
+        notes += [f"step {self._question.step}: a sample failed as {e.kind}: {e}" for e in lost]
+        return {"answers": [*(row.get("answers") or ()), *given], "notes": notes}
 
     def close(self) -> None:
         self._reasoner.close()
 
 
-class Parse:
-    """The explanation, read out of the last step's answer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """The requests of one row, one per sample."""
 
-    def __init__(self, *, step: str) -> None:
-        self._step = step
+    requests: list[Request]
+    shortened: tuple[str, ...]
+
+
+def _said(answers: Sequence[Row], read: parse.Asked) -> str:
+    """Say in words what a step answered; empty where it was not asked of this clip."""
+    mine = [Answer(**answer) for answer in answers if answer["step"] == read.step]
+    return parse.draw(mine, read.form, read.choices).kept.text if mine else ""
+
+
+def _perceivable(clues: Clues, modalities: Collection[str]) -> bool:
+    there = {"video": clues.has_video, "audio": clues.has_audio, "text": bool(clues.subtitle)}
+    return any(there[modality] for modality in modalities)
+
+
+def _seed(seed: int, clip_id: str, step: str, sample: int) -> int:
+    """Derive the seed of one request, so that order and retries do not change its answer."""
+    named = f"{seed}:{clip_id}:{step}:{sample}".encode()
+    return int.from_bytes(hashlib.sha256(named).digest()[:4], "big") >> 1  # servers want 31 bits
+
+
+FAMILY: Final = MAPPINGS.index("wheel.W2.L2")
+"""Kin for the support of labels: the second level of our second wheel (docs/metrics.md)."""
+
+
+def family(word: str) -> str | None:
+    """Name the family of an emotion word; null where the wheel does not know it."""
+    found = lexicon.default().images.get(word.lower().strip())
+    return found[FAMILY] if found else None
+
+
+class Parse:
+    """The explanation, composed from the answers of the recipe's steps."""
+
+    def __init__(self, *, asked: Sequence[parse.Asked]) -> None:
+        self._asked = asked
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return through(table, stage="parse", to=schema.PARSED, work=self._work, drops=HEAVY)
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
-        return [self._parsed(row) for row in rows]
-
-    def _parsed(self, row: Row) -> Row | ClipError:
-        answer = next(Answer(**a) for a in reversed(row["answers"]) if a["step"] == self._step)
-        try:
-            return asdict(parse.explanation(answer))
-        except ClipError as error:
-            return error
+        return [parsed(row, self._asked) for row in rows]
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def parsed(row: Row, asked: Sequence[parse.Asked]) -> Row | ClipError:
+    """Read a row's answers; returns the columns that they fill."""
+    answers = [Answer(**answer) for answer in row["answers"] or ()]
+    try:
+        explanation, notes = parse.compose(asked, answers, family)
+    except ClipError as error:
+        return error
+    return {**asdict(explanation), "notes": [*(row["notes"] or ()), *notes]}
 
 
 class Write:
@@ -406,18 +667,23 @@ class Write:
         return schema.table([asdict(receipt) for receipt in receipts], schema.INDEX)
 
     def _explanation(self, row: Row) -> Row:
-        known = {name: row[name] for name in schema.EXPLANATIONS.names if name != "provenance"}
-        return {**known, "provenance": self._provenance}
+        own = {"provenance": self._provenance, "usd": _usd(row)}
+        return {name: row[name] for name in schema.EXPLANATIONS.names if name not in own} | own
 
     def _failure(self, row: Row) -> Row:
-        known = {name: row[name] for name in schema.FAILURES.names if name != "fingerprint"}
-        return {**known, "fingerprint": self._provenance["fingerprint"]}
+        own = {"fingerprint": self._provenance["fingerprint"], "usd": _usd(row)}
+        return {name: row[name] for name in schema.FAILURES.names if name not in own} | own
 
     def close(self) -> None:
         """Nothing to release."""
 
 
-def make_encoder(model: ModelConfig) -> Encoder:
+def _usd(row: Row) -> float | None:
+    prices = [a["usd"] for a in row["answers"] or () if a["usd"] is not None]
+    return sum(prices) if prices else None
+
+
+def make_encoder(model: ModelConfig, language: prompts.Language) -> Encoder:
     """Choose what prepares clips for a model."""
     match model.backend:
         case "embedded":
@@ -426,12 +692,12 @@ def make_encoder(model: ModelConfig) -> Encoder:
             return Perceiver(
                 weights=weights.locate("embedded"), missing=weights.missing("embedded")
             )
-        case "fake":
-            return Passthrough()
+        case "fake" | "openai" | "replay" | "transformers":
+            return Passthrough(language)
 
 
 def make_reasoner(
-    model: ModelConfig, baselines: Mapping[str, tuple[float, float, int]]
+    model: ModelConfig, baselines: Mapping[str, tuple[float, float, int]], seat: Seat
 ) -> Reasoner:
     """Choose what answers."""
     match model.backend:
@@ -443,6 +709,22 @@ def make_reasoner(
             from emer_ray.reason.fake import FakeOptions, FakeReasoner
 
             return FakeReasoner(FakeOptions.of(model.options))
+        case "openai":
+            from emer_ray.reason.openai import OpenAIReasoner
+
+            return OpenAIReasoner(model, seat)
+        case "replay":
+            from emer_ray.reason.replay import ReplayReasoner
+
+            return ReplayReasoner(model)
+        case "transformers":
+            from emer_ray.reason.transformers import TransformersReasoner
+
+            options = checkpoint.TransformersOptions.of(model)
+            path = checkpoint.folder(
+                model.model, model.revision, weights.cache_dir(), code=options.trust_remote_code
+            )
+            return TransformersReasoner(path=path, model=model, options=options)
 
 
 def _embedded_weights(model: ModelConfig) -> dict[str, Any]:
@@ -518,7 +800,38 @@ def _clues(row: Row) -> Clues:
         frames=_frames(row),
         frame_times_s=tuple(row["frame_times_s"]),
         pcm=_pcm(row),
+        tensors=_tensors(row),
     )
+
+
+def _tensor_row(tensors: Sequence[Tensor]) -> Row:
+    return {
+        "embeddings": b"".join(tensor.data for tensor in tensors),
+        "tensors": [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "n_bytes": len(tensor.data),
+            }
+            for tensor in tensors
+        ],
+    }
+
+
+def _tensors(row: Row) -> tuple[Tensor, ...]:
+    """View the tensors of a row without a copy."""
+    if row["embeddings"] is None:
+        return ()
+    whole, found, at = memoryview(row["embeddings"]), [], 0
+    for about in row["tensors"]:
+        end = at + about["n_bytes"]
+        shape = tuple(about["shape"])
+        found.append(
+            Tensor(name=about["name"], dtype=about["dtype"], shape=shape, data=whole[at:end])
+        )
+        at = end
+    return tuple(found)
 
 
 def _frames(row: Row) -> Frames | None:

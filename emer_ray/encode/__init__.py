@@ -1,10 +1,10 @@
 """Encoders: `encode(clips) -> clues`, one method, one answer per input, order kept (house §4.7)."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from emer_ray.errors import ClipError
-from emer_ray.records import Clues, DecodedClip
+from emer_ray.records import Clip, Clues, DecodedClip
 
 
 class Encoder(Protocol):
@@ -18,15 +18,22 @@ class Encoder(Protocol):
 class Passthrough:
     """The encoder of models that look at frames and listen to sound themselves."""
 
+    def __init__(self, language: Literal["en", "zh"] = "en") -> None:
+        self._chinese = language == "zh"
+
+    def _subtitle(self, clip: Clip) -> str | None:
+        """Choose the given words in the language of the prompts, else in the other."""
+        both = (clip.subtitle_zh, clip.subtitle_en)
+        first, second = both if self._chinese else both[::-1]
+        return first or second
+
     def encode(self, clips: Sequence[DecodedClip]) -> list[Clues | ClipError]:
         """Hand on frames, sound and the given subtitle."""
         return [
             Clues(
                 clip_id=decoded.clip.clip_id,
-                subtitle=decoded.clip.subtitle_en or decoded.clip.subtitle_zh,
-                subtitle_source="given"
-                if decoded.clip.subtitle_en or decoded.clip.subtitle_zh
-                else None,
+                subtitle=self._subtitle(decoded.clip),
+                subtitle_source="given" if self._subtitle(decoded.clip) else None,
                 has_video=decoded.frames is not None,
                 has_audio=decoded.pcm is not None,
                 frames=decoded.frames,

@@ -1,15 +1,28 @@
-"""Reasoners: `explain(clues) -> replies`, one method, one answer per input, order kept (house §4.7)."""
+"""Reasoners: `explain(requests) -> replies`, one method, one answer per input, order kept (house
+§4.7).
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from emer_ray.errors import ClipError
-from emer_ray.records import Clues, Reply
+from emer_ray.records import Reply, Request
 
 
 class Reasoner(Protocol):
-    """A model behind one method; a reply or an expected failure for each clip."""
+    """A model behind one method; a reply or an expected failure for each request."""
 
-    def explain(self, clues: Sequence[Clues]) -> list[Reply | ClipError]: ...
+    def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """The place of one actor among those that share a rate limit and a budget."""
+
+    actors: int = 1
+    """Actors that ask this model: each may use this part of its rate limits."""
+    usd: float | None = None
+    """What this actor may spend in this start of the run; null = no limit."""

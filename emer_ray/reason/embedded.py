@@ -20,7 +20,7 @@ from emer_ray.reason import sentences
 from emer_ray.reason.baselines import Baselines
 from emer_ray.reason.sentences import Found, value
 from emer_ray.reason.vocabulary import GROUP_OF, GROUPS, WORDS, Values, Vocabulary, choose
-from emer_ray.records import Clue, Clues, Measure, Reply
+from emer_ray.records import Clue, Clues, Measure, Reply, Request
 
 LEAST_EVIDENCE: Final = 0.5
 NETWORKS_WEIGHT: Final = 2 / 3
@@ -65,9 +65,9 @@ class EmbeddedReasoner:
         else:
             self._vocabulary = Vocabulary(*(weights[name] for name in FILES))
 
-    def explain(self, clues: Sequence[Clues]) -> list[Reply | ClipError]:
+    def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]:
         """Answer each clip with a JSON object; one answer per clip, in order."""
-        return [Reply(raw=self._answer(clip)) for clip in clues]
+        return [Reply(raw=self._answer(request.clues)) for request in requests]
 
     def close(self) -> None:
         """Let the model go; a second call does nothing."""

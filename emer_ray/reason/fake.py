@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from emer_ray.errors import ClipError, ConfigError
-from emer_ray.records import Clues, Reply
+from emer_ray.records import Reply, Request
 
-Act = Literal["ok", "garbage", "empty", "refuse", "prose", "fail"]
+Act = Literal["ok", "garbage", "empty", "refuse", "prose", "loop", "cut", "fail"]
 
 WORDS = (
     *("happy", "amused", "grateful", "angry", "annoyed", "sad", "disappointed"),
@@ -38,20 +38,20 @@ class FakeOptions:
 
 
 class FakeReasoner:
-    """Answers with words drawn by a hash of the clip id."""
+    """Answers with words drawn by a hash of the clip id, in the form that the step asks for."""
 
     def __init__(self, options: FakeOptions) -> None:
         self._options = options
 
-    def explain(self, clues: Sequence[Clues]) -> list[Reply | ClipError]:
-        """Answer every clip as its script says; `ok` where it says nothing."""
-        time.sleep(self._options.latency_s * len(clues))
-        return [self._reply(clip) for clip in clues]
+    def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]:
+        """Answer every request as the clip's script says; `ok` where it says nothing."""
+        time.sleep(self._options.latency_s * len(requests))
+        return [self._reply(request) for request in requests]
 
-    def _reply(self, clip: Clues) -> Reply | ClipError:
-        match self._options.script.get(clip.clip_id, "ok"):
+    def _reply(self, request: Request) -> Reply | ClipError:
+        match self._options.script.get(request.clues.clip_id, "ok"):
             case "ok":
-                return _said(_answer(clip))
+                return _said(_answer(request))
             case "garbage":
                 return _said('{"visual_clues": [')
             case "empty":
@@ -60,8 +60,13 @@ class FakeReasoner:
                 return Reply(raw="I cannot help with that.", finish="refusal")
             case "prose":
                 return _said(
-                    f"As an AI, I think:\n```json\n{_answer(clip)}\n```\nI hope this helps."
+                    f"As an AI, I think:\n```json\n{_answer(request)}\n```\nI hope this helps."
                 )
+            case "loop":
+                return Reply(raw="happy and so " * 200, finish="length")
+            case "cut":
+                answer = _answer(request)
+                return Reply(raw=answer[: len(answer) // 2], finish="length")
             case "fail":
                 return ClipError("error", "the script says so")
 
@@ -73,18 +78,44 @@ def _said(raw: str) -> Reply:
     return Reply(raw=raw, tokens_in=0, tokens_out=len(raw.split()))
 
 
-def _answer(clip: Clues) -> str:
-    draw = hashlib.sha256(clip.clip_id.encode()).digest()
+def _answer(request: Request) -> str:
+    named = request.clues.clip_id + (f":{request.sample}" if request.sample else "")
+    draw = hashlib.sha256(named.encode()).digest()
     words = list(dict.fromkeys(WORDS[byte % len(WORDS)] for byte in draw[: 1 + draw[0] % 3]))
-    seen = f"{0 if clip.frames is None else len(clip.frames)} frames were shown"
-    heard = f"{0 if clip.pcm is None else len(clip.pcm)} samples were played"
-    return json.dumps(
-        {
-            "visual_clues": [seen] if clip.has_video else [],
-            "acoustic_clues": [heard] if clip.has_audio else [],
-            "lexical_clues": [f"the words are: {clip.subtitle}"] if clip.subtitle else [],
-            "explanation": f"A fake model drew {', '.join(words)} from the clip's name.",
-            "labels": words,
-        },
-        ensure_ascii=False,
-    )
+    match request.form:
+        case "explanation":
+            return json.dumps(_explanation(request, words), ensure_ascii=False)
+        case "labels":
+            return json.dumps({"labels": words})
+        case "one_hot":
+            return json.dumps({"label": request.choices[draw[1] % len(request.choices)]})
+        case "ranking":
+            turn = draw[1] % len(request.choices)
+            return json.dumps({"ranking": [*request.choices[turn:], *request.choices[:turn]]})
+        case "valence":
+            return json.dumps({"valence": draw[1] / 25.5 - 5})
+        case "sentiment":
+            return json.dumps({"sentiment": ("positive", "negative", "neutral")[draw[1] % 3]})
+        case "visual" | "acoustic" | "lexical" | "account" | "text":
+            return f"{_seen(request)}; {_heard(request)}; a fake model thinks of {words[0]}"
+
+
+def _explanation(request: Request, words: Sequence[str]) -> dict[str, object]:
+    clip = request.clues
+    return {
+        "visual_clues": [_seen(request)] if clip.has_video else [],
+        "acoustic_clues": [_heard(request)] if clip.has_audio else [],
+        "lexical_clues": [f"the words are: {clip.subtitle}"] if clip.subtitle else [],
+        "explanation": f"A fake model drew {', '.join(words)} from the clip's name.",
+        "labels": list(words),
+    }
+
+
+def _seen(request: Request) -> str:
+    frames = request.clues.frames
+    return f"{0 if frames is None else len(frames)} frames were shown"
+
+
+def _heard(request: Request) -> str:
+    pcm = request.clues.pcm
+    return f"{0 if pcm is None else len(pcm)} samples were played"

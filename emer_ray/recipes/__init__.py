@@ -5,16 +5,16 @@ A recipe is a TOML file in this folder, or a path. It does not know which backen
 model name; that is `models.<name>` of the configuration.
 """
 
-import hashlib
 import tomllib
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from emer_ray.errors import ConfigError
-from emer_ray.records import Modality
+from emer_ray.records import AnswerForm, Modality
 
 
 class RecipeStep(BaseModel):
@@ -22,23 +22,53 @@ class RecipeStep(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]*$")]
     prompt: str
+    answer: AnswerForm = "explanation"
+    """What the answer holds, which decides how it is read and where it goes."""
     model: str = "main"
     modalities: tuple[Modality, ...] = ("video", "audio", "text")
     reads: tuple[str, ...] = ()
     """Earlier steps whose answers are put into the prompt."""
+    choices: tuple[str, ...] = ()
+    """The fixed set of a `one_hot` or `ranking` answer."""
     samples: Annotated[int, Field(ge=1)] = 1
+    """Answers drawn; more than one gives labels their support (see docs/recipes.md)."""
 
 
 class Recipe(BaseModel):
-    """An ordered list of questions; the last answer is the explanation."""
+    """Ordered questions; a later answer replaces what an earlier one said of the same thing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     summary: str
     steps: Annotated[tuple[RecipeStep, ...], Field(min_length=1)]
+
+
+def adapted(recipe: Recipe, modalities: Collection[Modality], samples: Mapping[str, int]) -> Recipe:
+    """Restrict what steps look at, and set how many answers they draw.
+
+    A step left with nothing to look at and nothing to read drops out, and so does its answer.
+    """
+    if unknown := sorted(samples.keys() - {step.name for step in recipe.steps}):
+        raise ConfigError(
+            f"samples.{unknown[0]}: recipe {recipe.name!r} has no such step; "
+            f"it has {', '.join(step.name for step in recipe.steps)}"
+        )
+    kept: list[RecipeStep] = []
+    for step in recipe.steps:
+        left = tuple(m for m in step.modalities if m in modalities)
+        reads = tuple(read for read in step.reads if read in {other.name for other in kept})
+        if left or reads:
+            k = samples.get(step.name, step.samples)
+            kept.append(step.model_copy(update={"modalities": left, "reads": reads, "samples": k}))
+    if not kept:
+        raise ConfigError(
+            f"recipe {recipe.name!r}: no step looks at {', '.join(modalities) or 'nothing'}; "
+            f"widen the key modalities"
+        )
+    return recipe.model_copy(update={"steps": tuple(kept)})
 
 
 def names() -> list[str]:
@@ -71,22 +101,12 @@ def load(name: str) -> Recipe:
             raise ConfigError(
                 f"recipe {name!r}: step {step.name} reads {unknown[0]}, which is not before it"
             )
+        if (step.answer in ("one_hot", "ranking")) != bool(step.choices):
+            raise ConfigError(
+                f"recipe {name!r}: step {step.name}: choices belong to the answers one_hot and "
+                f"ranking, and these need them"
+            )
         if step.name in seen:
             raise ConfigError(f"recipe {name!r}: two steps are called {step.name}; rename one")
         seen.add(step.name)
     return recipe
-
-
-def prompt_text(name: str, language: Literal["en", "zh"]) -> str:
-    """Read a prompt that ships with the package, or one given as the path of a text file."""
-    shipped = files("emer_ray.prompts").joinpath(language, f"{name}.txt")
-    if shipped.is_file():
-        return shipped.read_text(encoding="utf-8")
-    if Path(name).is_file():
-        return Path(name).read_text(encoding="utf-8")
-    raise ConfigError(f"prompt {name!r}: neither a shipped {language} prompt nor a text file")
-
-
-def prompt_hash(name: str, language: Literal["en", "zh"]) -> str:
-    """Hash a prompt's text: it decides results, its name does not."""
-    return hashlib.sha256(prompt_text(name, language).encode()).hexdigest()

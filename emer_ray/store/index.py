@@ -23,6 +23,11 @@ READERS = 16
 """Parts fetched at a time; object stores answer in parallel, local disks do not mind."""
 
 _EMPTY: Final[pl.DataFrame] = pl.DataFrame(pl.from_arrow(schema.INDEX.empty_table()))
+_SEEN: Final = (
+    *("video_uri", "audio_uri", "start_s", "end_s", "crop", "fps"),
+    *("subtitle_zh", "subtitle_en"),
+)
+"""Columns of a manifest that decide what a model sees of a clip."""
 _SNAPSHOT = re.compile(r"index/(\d{6,})\.parquet")
 
 
@@ -111,7 +116,7 @@ def read_outcomes(run: str, names: Iterable[str]) -> pl.DataFrame:
 
     def one(part: str) -> pl.DataFrame:
         failed = part.startswith("failures/")
-        columns = ["clip_id", "shard", *(["stage", "kind"] if failed else [])]
+        columns = ["clip_id", "shard", "usd", *(["stage", "kind"] if failed else [])]
         rows = pl.DataFrame(pl.from_arrow(parts.read(run, part, columns)))
         return rows.with_columns(
             *(
@@ -198,6 +203,8 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
     """Select the rows of some shards in the form that enters the pipeline, ordered by shard."""
     light = [name for name in schema.CLIPS.names if name in schema.MANIFEST.names]
     blank = ("stage", "kind", "message", "worker")
+    if "earlier_part" not in manifest.columns:
+        manifest = manifest.with_columns(earlier_part=pl.lit(None, pl.String))
     return (
         manifest.filter("present")
         .with_columns(shard=pl.col("shards").list.last(), attempt=pl.col("shards").list.len())
@@ -206,11 +213,30 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
         .select(
             *light,
             "shard",
+            "earlier_part",
             pl.len().over("shard").cast(pl.Int32).alias("shard_clips"),
             pl.col("attempt").cast(pl.Int32),
             *[pl.lit(None, pl.String).alias(name) for name in blank],
         )
         .select(schema.CLIPS.names)
+    )
+
+
+def with_earlier(manifest: pl.DataFrame, run: str) -> pl.DataFrame:
+    """Name for each clip the part of another run that holds its explanation (`earlier_part`).
+
+    Only where everything that a model saw of it is equal there: media, window, crop, words.
+    """
+    before = load_manifest(run)
+    if before is None:
+        raise RunDirError(f"{run}: not a run directory (no manifest.parquet); see input.answers")
+    seen = [name for name in _SEEN if name in before.columns]
+    ok = final(outcomes(run)).filter(pl.col("outcome") == "ok")
+    known = before.select("clip_id", *seen).join(
+        ok.select("clip_id", earlier_part="part"), on="clip_id"
+    )
+    return manifest.join(
+        known, on=["clip_id", *seen], how="left", nulls_equal=True, maintain_order="left"
     )
 
 

@@ -27,6 +27,7 @@ SCHEMAS: Final[Mapping[Folder, pa.Schema]] = {
     "failures": schema.FAILURES,
 }
 
+_LIGHT: Final = ("clip_id", "stage", "kind", "usd")
 _HASH_KEY = "emer_sha256"
 _NAME = re.compile(r"(explanations|failures)/(\d{8,})-([0-9a-f]{12})\.parquet")
 
@@ -79,9 +80,8 @@ def write(
         part = name(folder, shard, fingerprint)  # type: ignore[arg-type]
         if rows.num_rows:
             storage.write(storage.join(run, part), serialise(rows))
-        light: list[dict[str, Any]] = rows.select(
-            [column for column in ("clip_id", "stage", "kind") if column in rows.schema.names]
-        ).to_pylist()
+        names = [name for name in _LIGHT if name in rows.schema.names]
+        light: list[dict[str, Any]] = rows.select(names).to_pylist()
         receipts += [
             Receipt(
                 clip_id=row["clip_id"],
@@ -90,6 +90,7 @@ def write(
                 stage=row.get("stage"),
                 kind=row.get("kind"),
                 part=part,
+                usd=row["usd"],
             )
             for row in light
         ]

@@ -84,7 +84,7 @@ def test_ray_and_the_serial_twin_give_equal_tables(
     ours = rows.stored(str(tmp_path / "ray"))
     assert ours == rows.stored(twin)
     assert ours["clip-003"]["kind"] == "missing"
-    assert ours["clip-002"]["parse_rung"] == "object"
+    assert ours["clip-002"]["parse_rung"] == "fenced"
     assert ours["sound"]["media"]["has_video"] is False
     assert ours["clip-006"]["media"]["has_audio"] is False
     assert ours["clip-007"]["media"]["decoded_s"] == pytest.approx(0.5, abs=0.1)

@@ -54,21 +54,155 @@ def test_no_labels_is_an_answer() -> None:
     assert parse.explanation(said('{"labels": [], "explanation": "nothing clear"}')).labels == ()
 
 
+LOOP = "happy and so " * 60
+
+
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "finish", "kind"),
     [
-        "",
-        "   ",
-        "I cannot help with that.",
-        "As an AI, happy is not something I can see.",
-        '{"visual_clues": [',
-        '{"mood": "happy"}',
-        '["happy"]',
-        '{"labels": [{"word": "happy"}]}',
-        '{"labels": [], "confidence": "high"}',
+        ("", "stop", "no_answer"),
+        ("   ", "stop", "no_answer"),
+        ("<think>hm</think>", "stop", "no_answer"),
+        ("<think>so long and", "length", "cut_off"),
+        ("I cannot help with that.", "stop", "refused"),
+        ("I'm sorry, but I can't assist with that.", "stop", "refused"),
+        ("抱歉，我无法协助。", "stop", "refused"),
+        ('{"labels": ["happy"]}', "content_filter", "refused"),
+        ("As an AI, happy is not something I can see.", "stop", "refused"),
+        ('{"visual_clues": [', "stop", "unparsable"),
+        ('{"visual_clues": ["a"], "labels": ["hap', "length", "cut_off"),
+        ('{"mood": "happy"}', "stop", "unparsable"),
+        ('["happy"]', "stop", "unparsable"),
+        ("She seems happy.", "stop", "unparsable"),
+        ('{"explanation": "no labels were named"}', "stop", "unparsable"),
+        ('{"labels": [{"word": "happy"}]}', "stop", "unparsable"),
+        ('{"labels": [], "confidence": "high"}', "stop", "unparsable"),
+        (LOOP, "length", "repetitive"),
+        (json.dumps({"labels": ["happy"] * 99}), "stop", "repetitive"),
+        (json.dumps({"labels": ["sad"], "explanation": LOOP}), "stop", "repetitive"),
     ],
 )
-def test_what_holds_no_explanation_is_unparsable_and_never_a_label(raw: str) -> None:
+def test_what_holds_no_explanation_has_a_name_and_is_never_a_label(
+    raw: str, finish: str, kind: str
+) -> None:
     with pytest.raises(ClipError) as caught:
-        parse.explanation(said(raw))
-    assert caught.value.kind == "unparsable"
+        parse.explanation(said(raw, finish))
+    assert caught.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("raw", "rung"),
+    [
+        ('{"labels": ["sad"]}', "json"),
+        ('```json\n{"labels": ["sad"]}\n```', "fenced"),
+        ('Draft {"labels": ["joy"]}, so: {"labels": ["sad"]}.', "object"),
+        ('<think>{"labels": ["joy"]}</think>{"labels": ["sad"]}', "think+json"),
+        ('joy perhaps</think><answer>["sad"]</answer>', "think+answer+json"),
+        ("{'labels': ['sad',]}", "repaired"),
+        ('{"labels": ["sad"],}', "repaired"),
+        ('{labels: ["sad"]}', "repaired"),
+        ("[sad]", "list"),
+        ("- sad", "list"),
+        ("1. Sad", "list"),
+        ("sad", "list"),
+        ("Labels: sad.", "list"),
+    ],
+)
+def test_labels_are_read_by_the_first_rung_that_holds(raw: str, rung: str) -> None:
+    found = parse.read(said(raw), "labels")
+    assert ([label.label for label in found.labels], found.rung) == (["sad"], rung)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    ["The person in the clip is clearly sad and also tired.", "I think: sad", "He is sad."],
+)
+def test_a_word_inside_prose_is_no_label(raw: str) -> None:
+    with pytest.raises(ClipError):
+        parse.read(said(raw), "labels")
+
+
+def test_prose_is_read_where_the_step_asks_for_it() -> None:
+    found = parse.read(said("<think>hm</think>Output: He smiles,\nthen laughs."), "account")
+    assert (found.text, found.rung) == ("He smiles, then laughs.", "think+prose")
+    for raw, finish, kind in (
+        (LOOP, "stop", "repetitive"),
+        ("He smiles and", "length", "cut_off"),
+        ("I'm sorry, I can't help with that.", "stop", "refused"),
+        ("…!", "stop", "unparsable"),
+    ):
+        with pytest.raises(ClipError) as caught:
+            parse.read(said(raw, finish), "account")
+        assert caught.value.kind == kind
+
+
+CHOICES = ("happy", "angry", "neutral")
+
+
+def test_projections_are_read_or_refused_never_guessed() -> None:
+    assert parse.read(said('{"label": "Happy"}'), "one_hot", CHOICES).value == "happy"
+    ranked = parse.read(said('{"ranking": ["angry", "odd", "angry"]}'), "ranking", CHOICES)
+    assert ranked.value == ("angry", "happy", "neutral")
+    assert parse.read(said('{"valence": "-1.25 of 5"}'), "valence").value == -1.25
+    assert parse.read(said('{"valence": 7}'), "valence").value == 5.0
+    assert parse.read(said('{"sentiment": "negative"}'), "sentiment").value == "negative"
+    for raw, form in (
+        ('{"label": "joyous"}', "one_hot"),
+        ("happy, as an AI would say", "one_hot"),
+        ('{"ranking": []}', "ranking"),
+        ('{"valence": "high"}', "valence"),
+        ('{"valence": true}', "valence"),
+        ('{"sentiment": "mixed"}', "sentiment"),
+    ):
+        with pytest.raises(ClipError):
+            parse.read(said(raw), form, CHOICES)  # type: ignore[arg-type]
+
+
+def sampled(*raws: str, step: str = "explain") -> list[Answer]:
+    blank = {"finish": "stop", "tokens_in": 1, "tokens_out": 1, "latency_s": 0.1}
+    return [Answer(step=step, sample=i, raw=raw, **blank) for i, raw in enumerate(raws)]  # type: ignore[arg-type]
+
+
+def test_support_is_the_share_of_readable_answers_naming_the_label_or_its_family() -> None:
+    family = {"glad": "joy", "happy": "joy"}.get
+    answers = sampled(
+        '{"labels": ["happy", "proud"]}', '{"labels": ["glad"]}', "nothing", '{"labels": ["sad"]}'
+    )
+    drawn = parse.draw(answers, "labels", family=family)
+    assert {label.label: label.support for label in drawn.labels} == {
+        "happy": pytest.approx(2 / 3),
+        "glad": pytest.approx(2 / 3),
+        "proud": pytest.approx(1 / 3),
+        "sad": pytest.approx(1 / 3),
+    }
+    assert (drawn.readable, drawn.samples) == (3, 4)
+
+
+def test_the_explanation_kept_is_the_medoid_and_says_so() -> None:
+    one = {"explanation": "he laughs at a joke", "labels": ["amused"]}
+    odd = {"explanation": "rain falls", "labels": ["sad"]}
+    near = {"explanation": "he laughs at the joke", "labels": ["amused", "happy"]}
+    answers = sampled(*(json.dumps(said) for said in (odd, one, near)))
+    found, notes = parse.compose([parse.Asked(step="explain", form="explanation")], answers)
+    assert found.explanation == "he laughs at a joke"
+    assert notes == ("step explain: kept is sample 1, the medoid of 3 readable answers",)
+    assert found.labels[0].label == "amused"
+    assert found.labels[0].support == pytest.approx(2 / 3)
+
+
+def test_a_recipe_is_folded_in_order_and_a_step_not_asked_adds_nothing() -> None:
+    asked = [
+        parse.Asked(step="visual", form="visual"),
+        parse.Asked(step="acoustic", form="acoustic"),
+        parse.Asked(step="labels", form="labels"),
+        parse.Asked(step="valence", form="valence"),
+    ]
+    answers = [
+        *sampled("He smiles.", step="visual"),
+        *sampled('{"labels": ["happy"]}', step="labels"),
+        *sampled("no number", step="valence"),
+    ]
+    found, _ = parse.compose(asked, answers)
+    assert found.visual_clues[0].text == "He smiles."
+    assert found.acoustic_clues == ()
+    assert (found.explanation, found.labels[0].label) == ("He smiles.", "happy")

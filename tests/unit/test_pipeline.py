@@ -24,7 +24,7 @@ def test_the_flow_reads_in_order() -> None:
 def test_heavy_columns_die_after_their_last_reader() -> None:
     def dying(run_config: RunConfig) -> list[str]:
         flow = pipeline.steps(run_config, run="r", baselines={})
-        return [step.name for step in flow if step.settings.get("drops") == stages.HEAVY]
+        return [step.name for step in flow if step.settings.get("drops") == stages.MEDIA]
 
     assert dying(embedded()) == ["encode"]
     assert dying(fake()) == ["explain"]

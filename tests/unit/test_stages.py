@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from emer_ray import schema, stages
+from emer_ray import prompts, schema, stages
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError
+from emer_ray.parse import Asked
 from emer_ray.records import ModelUsed, Provenance
 from emer_ray.store import claims, index
 
@@ -149,7 +150,7 @@ def test_after_a_death_a_shard_goes_clip_by_clip(tmp_path: Path) -> None:
 
 SCRIPT = """
 import json, sys
-from emer_ray import schema, stages
+from emer_ray import prompts, schema, stages
 from tests.unit.test_stages import decoded
 run, fault, deadline = sys.argv[1], sys.argv[2], float(sys.argv[3])
 guard = stages.Guard(run=run, deadline_s=deadline, faults={"b": fault})
@@ -181,9 +182,17 @@ def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
     model = ModelConfig(backend="fake", options={"script": script or {}})
     encode = stages.Encode(model=model, guard=stages.Guard(), drops=())
     reason = stages.Reason(
-        step="explain", model=model, baselines={}, guard=stages.Guard(), drops=stages.HEAVY
+        question=prompts.question(
+            step="explain", prompt="explain", form="explanation", language="en"
+        ),
+        reads=(),
+        samples=1,
+        model=model,
+        baselines={},
+        guard=stages.Guard(),
+        drops=stages.HEAVY,
     )
-    parse = stages.Parse(step="explain")
+    parse = stages.Parse(asked=[Asked(step="explain", form="explanation")])
     table = parse(reason(encode(decoded(*clip_ids))))
     assert table.schema.equals(schema.PARSED)
     return table
@@ -191,7 +200,7 @@ def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
 
 def test_the_raw_answer_of_an_unparsable_reply_is_kept() -> None:
     table = parsed("a", "b", script={"a": "refuse"})
-    assert table["kind"].to_pylist() == ["unparsable", None]
+    assert table["kind"].to_pylist() == ["refused", None]
     assert table["answers"][0][0]["raw"].as_py() == "I cannot help with that."
     assert table["labels"][0].as_py() is None
 

@@ -1,0 +1,98 @@
+"""The towers of a multimodal model alone: frames and sound in, embeddings out.
+
+One clip at a time, so that a clip's embeddings do not depend on its neighbours. The language model
+stands in another pool (`emer_ray.reason.transformers`) and gets what is named here as plain bytes:
+embeddings, features of inner vision layers where the family has them, and the grids from which it
+counts positions. Nothing of the prompt is known here, so other prompts may use the same embeddings.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emer_ray import checkpoint
+from emer_ray.checkpoint import TransformersOptions
+from emer_ray.errors import ClipError
+from emer_ray.records import DecodedClip, Modality, Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Towers:
+    """Vision and audio towers of one checkpoint, without its language model."""
+
+    def __init__(
+        self, *, path: Path, options: TransformersOptions, modalities: Collection[Modality]
+    ) -> None:
+        self._options = options
+        self._modalities = modalities
+        self._processor = checkpoint.processor(path, options)
+        self._model = checkpoint.load(path, options, "towers")
+
+    def embed(self, clips: Sequence[DecodedClip]) -> list[tuple[Tensor, ...] | ClipError]:
+        """Embed each clip; one answer per clip, in order."""
+        return [self._embed(clip) for clip in clips]
+
+    def _embed(self, clip: DecodedClip) -> tuple[Tensor, ...] | ClipError:
+        seen = clip.frames if "video" in self._modalities else None
+        heard = clip.pcm if "audio" in self._modalities else None
+        for share in checkpoint.SHARES:
+            frames, times_s, pcm = checkpoint.fitted(
+                self._options, seen, clip.frame_times_s, heard, share
+            )
+            try:
+                with torch.inference_mode():
+                    return self._tensors(frames, times_s, pcm)
+            except torch.OutOfMemoryError:
+                log.warning("clip %s: no memory for %g of its budget", clip.clip.clip_id, share)
+                torch.cuda.empty_cache()
+        return ClipError("memory", "the towers have no memory for a quarter of the clip's budget")
+
+    def _tensors(self, frames: Any, times_s: Sequence[float], pcm: Any) -> tuple[Tensor, ...]:
+        if frames is None and pcm is None:
+            return ()
+        made = self._processor
+        text = (made.video_token if frames is not None else "") + (
+            made.audio_token if pcm is not None else ""
+        )
+        given = checkpoint.inputs(made, self._options, text, frames, times_s, pcm)
+        found: dict[str, torch.Tensor] = {}
+        device = self._model.device
+        if frames is not None:
+            grid = given["video_grid_thw"]
+            video = self._model.get_video_features(
+                given["pixel_values_videos"].to(device), grid.to(device), return_dict=True
+            )
+            found["video"] = torch.cat(tuple(video.pooler_output))
+            for level, features in enumerate(getattr(video, "deepstack_features", None) or ()):
+                found[f"video.deepstack.{level}"] = torch.cat(tuple(features))
+            found["video_grid_thw"] = grid
+            found["video_second_per_grid"] = torch.as_tensor(given["video_second_per_grid"])
+        if pcm is not None:
+            mask = given["feature_attention_mask"]
+            audio = self._model.get_audio_features(
+                given["input_features"].to(device), mask.to(device), return_dict=True
+            )
+            found["audio"] = audio.last_hidden_state
+            found["audio_feature_lengths"] = mask.sum(-1)
+        return tuple(self._tensor(name, value) for name, value in found.items())
+
+    def _tensor(self, name: str, value: torch.Tensor) -> Tensor:
+        wanted = self._options.embeddings_dtype
+        if value.is_floating_point() and name != "video_second_per_grid" and wanted != "auto":
+            value = value.to(getattr(torch, wanted))
+        plain = value.detach().cpu().contiguous()
+        return Tensor(
+            name=name,
+            dtype=str(plain.dtype).removeprefix("torch."),
+            shape=tuple(plain.shape),
+            data=plain.flatten().view(torch.uint8).numpy().tobytes(),  # bfloat16 is no numpy type
+        )
+
+    def close(self) -> None:
+        """Let the towers go, and the memory of their device."""
+        self._model = None
+        torch.cuda.empty_cache()
