@@ -1,5 +1,4 @@
-"""Checkpoints in the layout of Hugging Face: where their files lie, and how they are loaded whole or
-in part.
+"""Checkpoints in the layout of Hugging Face: where their files lie; loading them whole or in part.
 
     folder          read in place
     s3://…/prefix   copied once per node into the cache of `EMER_MODELS`, one process at a time

@@ -1,5 +1,6 @@
 """Fixtures for the whole suite; a session-wide server starts when the first test asks for it."""
 
+import importlib.util
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,31 @@ import pytest
 from emer_ray import runner
 from emer_ray import weights as weights_module
 from tests import s3_server, synth
+
+STAND_IN = str(Path(__file__).parent / "torchvision_cpu")
+
+if importlib.util.find_spec("torch"):
+    # for this process, and by the environment for every Python it starts, Ray's workers included
+    paths = [STAND_IN, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    spec = importlib.util.spec_from_file_location("sitecustomize", f"{STAND_IN}/sitecustomize.py")
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny random models by architecture; skips where torch is not installed."""
+    for name in ("torch", "torchvision", "transformers", "accelerate"):
+        pytest.importorskip(name, reason="needs the extra: pip install 'emer-ray[transformers]'")
+    from tests import tiny_models
+
+    folder = tmp_path_factory.mktemp("tiny")
+    for make in tiny_models.ALL:
+        make(folder / make.__name__)
+    return folder
 
 
 @pytest.fixture(scope="session")
