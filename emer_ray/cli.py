@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.console import Console
@@ -179,11 +179,17 @@ def _gist(found: Mapping[str, Any]) -> str:
     metavar="KEY",
     help="Go on in a directory made with another value of KEY; recorded in run.json.",
 )
+@click.option(
+    "--reparse",
+    metavar="RUN",
+    help="Read the stored answers of a run again, without a model; nothing else is done.",
+)
 @click.option("--take-over", is_flag=True, help="Start although another driver holds the run.")
 @json_option
 def relabel(
     config: str | None,
     overrides: tuple[str, ...],
+    reparse: str | None,
     retry: str | None,
     accept: tuple[str, ...],
     take_over: bool,
@@ -202,6 +208,17 @@ def relabel(
     from emer_ray.relabel import RelabelOptions
     from emer_ray.relabel import relabel as run_relabel
 
+    if reparse:
+        from emer_ray.reparse import reparse as run_reparse
+
+        again = run_reparse(reparse, take_over=take_over)
+        _say(
+            f"{reparse}: {again['changed']} of {again['clips']} rows read otherwise, "
+            f"{again['ok']} ok, {again['failed']} failed, {again['seconds']:.1f} s"
+        )
+        if as_json:
+            print_json(again)
+        return
     options = RelabelOptions(
         retry_failed=None if retry is None else _kinds(retry), accept=accept, take_over=take_over
     )
@@ -477,8 +494,16 @@ def models_push(name: str, uri: str, as_json: bool) -> None:
 @main.command()
 @click.argument("name", required=False)
 @json_option
-def recipes(name: str | None, as_json: bool) -> None:
-    """List the recipes, or print one: its steps, and who sees what."""
+@click.option(
+    "--language",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    show_default=True,
+    help="Of the prompts that are printed.",
+)
+def recipes(name: str | None, as_json: bool, language: Literal["en", "zh"]) -> None:
+    """List the recipes, or print one: its steps, who sees what, and what they are told."""
+    from emer_ray import prompts
     from emer_ray import recipes as library
 
     chosen = [library.load(name)] if name else [library.load(known) for known in library.names()]
@@ -487,9 +512,13 @@ def recipes(name: str | None, as_json: bool) -> None:
         for step in recipe.steps if name else ():
             click.echo(
                 f"  {step.name}: prompt {step.prompt}, model {step.model}, "
-                f"sees {', '.join(step.modalities)}, "
-                f"reads {', '.join(step.reads) or 'no earlier answer'}"
+                f"sees {', '.join(step.modalities) or 'nothing of the clip'}, "
+                f"reads {', '.join(step.reads) or 'no earlier answer'}, answers with {step.answer}"
+                + (f", {step.samples} samples" if step.samples > 1 else "")
+                + (f", of {', '.join(step.choices)}" if step.choices else "")
             )
+            for line in prompts.text(step.prompt, language).rstrip().splitlines():
+                click.echo(f"    | {line}")
     if as_json:
         print_json({recipe.name: recipe.model_dump(mode="json") for recipe in chosen})
 

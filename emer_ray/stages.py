@@ -120,7 +120,8 @@ def through(
         elif column.name in produced:
             old = rows if column.name in table.schema.names else [{}] * len(rows)
             values = _array(
-                [results.get(i, old[i]).get(column.name) for i in range(len(rows))], column.type
+                [{**row, **results.get(i, {})}.get(column.name) for i, row in enumerate(old)],
+                column.type,
             )
         elif column.name in table.schema.names:
             values = table[column.name]

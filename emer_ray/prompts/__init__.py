@@ -50,9 +50,14 @@ class Question:
 
 
 def names(language: Language) -> list[str]:
-    """List the prompts that ship with the package."""
+    """List the prompts that a step can ask; `judge_*` belong to `metrics.judge`."""
     folder = files(__package__).joinpath(language)
-    return sorted(p.name.removesuffix(".txt") for p in folder.iterdir() if p.name.endswith(".txt"))
+    found = (entry.name for entry in folder.iterdir())
+    return sorted(
+        name.removesuffix(".txt")
+        for name in found
+        if name.endswith(".txt") and not name.startswith("judge_")
+    )
 
 
 def text(name: str, language: Language) -> str:

@@ -76,7 +76,7 @@ class OpenAIOptions:
     jpeg_quality: int = 90
     structured: bool = True
     """Ask for the answer's JSON schema (`response_format`) where a step has one."""
-    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     omit: tuple[str, ...] = ()
     """Keys of the body that the endpoint does not take, e.g. temperature or seed."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class OpenAIOptions:
         for name, one_of in (
             ("video", ("none", "images", "video_url")),
             ("audio", ("none", "input_audio", "audio_url")),
-            ("max_tokens_key", ("max_tokens", "max_completion_tokens")),
+            ("max_tokens_name", ("max_tokens", "max_completion_tokens")),
         ):
             if getattr(self, name) not in one_of:
                 raise ConfigError(
@@ -460,7 +460,7 @@ class OpenAIReasoner:
             "temperature": model.temperature,
             "top_p": model.top_p,
             "seed": request.seed,
-            options.max_tokens_key: model.max_tokens,
+            options.max_tokens_name: model.max_tokens,
         }
         if options.structured and request.answer_schema is not None:
             body["response_format"] = {

@@ -22,7 +22,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "running": ("runner",),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench",),
+        *("bench", "reparse"),
     ),
     "skin": ("cli",),
 }

@@ -104,7 +104,7 @@ def test_dialects_differ_in_the_body_alone(server: ChatServer, ask: Ask) -> None
         audio="audio_url",
         structured=False,
         omit=["temperature", "seed"],
-        max_tokens_key="max_completion_tokens",
+        max_tokens_name="max_completion_tokens",
         extra={"repetition_penalty": 1.05},
     )
     body = server.received[0].body
