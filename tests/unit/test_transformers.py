@@ -5,6 +5,8 @@ compared, at every step of greedy decoding, and negative controls must move them
 """
 
 import dataclasses
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,15 @@ def test_split_and_unsplit_give_equal_logits_at_every_step(
     parted = logits(reasoner(tiny / name, split=True), asked(embedded(tiny / name, seen)))
     assert whole.shape[0] == 12
     assert (whole - parted).abs().max() == 0
+
+
+@pytest.mark.parametrize("name", OMNI)
+def test_logits_are_equal_when_the_towers_run_in_another_process(tiny: Path, name: str) -> None:
+    seen = clues(2)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        sent = other.submit(embedded, tiny / name, seen).result(timeout=120)
+    parted = logits(reasoner(tiny / name, split=True), asked(sent))
+    assert (logits(reasoner(tiny / name), asked(seen)) - parted).abs().max() == 0
 
 
 @pytest.mark.parametrize("name", OMNI)
