@@ -83,7 +83,8 @@ def open_container(source: Source, uri: str, settings: MediaConfig, formats: str
         "max_pixels": str(settings.max_pixels),
     }
     try:
-        return av.open(source, options=options)
+        # Tags in another encoding must not cost the clip.
+        return av.open(source, options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except av.FFmpegError as error:
@@ -133,7 +134,7 @@ def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
             packet = next(packets, None)
         except MemoryError:
             raise
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # PyAV: at the end, where a stream appeared midway
             return
         if packet is None:
             return

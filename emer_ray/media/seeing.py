@@ -75,28 +75,26 @@ class Seeing:
         times_s = [max(self._clock_s(stamp), 0.0) for stamp in stamps]
         until_s = self._until_s(times_s)
         present_s = min(until_s, self._length_s) - self._from_s(times_s) if times_s else 0.0
-        expected_s = present_s if promised is None else promised
-        if not stamps and not expected_s and self.decodes:
+        if promised is None:  # pictures that nothing can decode were meant to be there
+            promised = present_s if self.decodes else self._length_s
+        if not stamps and not promised:
             return None
         chosen = choose(times_s, until_s, self._settings)
         wanted = {stamps[index] for index in chosen}
         found = self._decoded(wanted)
         kept = [index for index in chosen if stamps[index] in found]
-        gaps = np.diff(times_s)
-        tick_s = float(self.stream.time_base)
+        fps, variable = self._pace(times_s)
         return Pictures(
             frames=np.stack([found[stamps[index]] for index in kept]) if kept else None,
             times_s=tuple(times_s[index] for index in kept),
             width=self._painter.width,
             height=self._painter.height,
-            fps=round(float(1 / gaps.mean()), 3) if gaps.size else self._rate,
-            variable_rate=bool(np.ptp(gaps) > 2 * tick_s + 0.05 * gaps.mean())
-            if gaps.size
-            else None,
+            fps=fps,
+            variable_rate=variable,
             rotation_deg=self._painter.rotation_deg,
             codec=self.stream.codec_context.name if self.decodes else "unknown",
             decoded_s=present_s * len(found) / max(len(wanted), 1),
-            expected_s=expected_s,
+            expected_s=promised,
         )
 
     @property
@@ -142,18 +140,30 @@ class Seeing:
     def _is_late(self, stamp: int) -> bool:
         return self._clock_s(stamp) >= self._length_s
 
+    def _pace(self, times_s: Sequence[float]) -> tuple[float | None, bool | None]:
+        """Average rate of the pictures, and whether it varies by more than their clock's ticks."""
+        gaps = np.diff(times_s)
+        mean_s = float(gaps.mean()) if gaps.size else 0.0
+        if not mean_s:
+            return self._rate, None
+        tick_s = float(self.stream.time_base)
+        return round(1 / mean_s, 3), bool(np.ptp(gaps) > 2 * tick_s + 0.05 * mean_s)
+
     def _from_s(self, times_s: Sequence[float]) -> float:
         """Start of the pictures: that of the window where one before it is still on display."""
         return 0.0 if any(self._clock_s(stamp) < 0 for stamp in self._stamps) else times_s[0]
 
     def _until_s(self, times_s: Sequence[float]) -> float:
-        """End of the last picture: it stays as long as the typical one, or longer if it says so."""
+        """End of the last picture: it stays as long as the typical one, or until its own end."""
         if not times_s:
             return 0.0
         own_s = float((self._packets[-1].duration or 0) * self.stream.time_base)
         gaps = np.diff(times_s)
         typical_s = float(np.median(gaps)) if gaps.size else own_s or 1 / (self._rate or 25.0)
-        return times_s[-1] + max(typical_s, min(own_s, self._length_s - times_s[-1]))
+        left_s = self._length_s - times_s[-1]
+        # Where the file goes on beyond the window, its last picture is on display until the end.
+        goes_on = self.done or any(map(self._is_late, self._stamps))
+        return times_s[-1] + max(typical_s, left_s if goes_on else min(own_s, left_s))
 
     def _decoded(self, wanted: set[int]) -> dict[int, Frames]:
         """Decode and paint the wanted pictures, by time stamp; what does not decode is absent."""
