@@ -171,8 +171,10 @@ def _sentence(item: Mapping[str, Any]) -> str:
     section = _section(parents)
     near = difflib.get_close_matches(wrong, section, n=1, cutoff=0.5)
     elsewhere = [p for p in known_keys() if p.rsplit(".", 1)[-1] == wrong]
-    hint = ".".join([*parents, near[0]]) if near else (elsewhere[0] if elsewhere else None)
-    tail = f"did you mean {hint}?" if hint else f"known keys here: {', '.join(section)}"
+    hint = elsewhere[0] if elsewhere else ".".join([*parents, *near])
+    tail = (
+        f"did you mean {hint}?" if elsewhere or near else f"known keys here: {', '.join(section)}"
+    )
     return f"unknown key {path}: {tail}"
 
 
