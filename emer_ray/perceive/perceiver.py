@@ -32,10 +32,11 @@ from emer_ray.perceive.voice import (
     Segment,
     SpeechDetector,
     is_speech,
+    level,
     prosody,
     segments,
 )
-from emer_ray.records import Clues, DecodedClip, Frames, Measure
+from emer_ray.records import Clues, DecodedClip, Frames, Measure, Pcm
 
 Values = npt.NDArray[np.float64]
 Source = Literal["given", "recognised"]
@@ -47,6 +48,8 @@ RHYTHM_HZ: Final = 3.5
 """Slower sampling cannot show the rhythm of speech."""
 TURN: Final = 0.03
 """Change of the mouth's opening, in eye distances, that counts as opening or closing."""
+LEAST_CERTAINTY: Final = 0.5
+"""Recognised words less likely than not are noise, or of another language than English."""
 FACE_FILES: Final = ("face_detection_full_range.tflite", "face_landmark.tflite")
 EXPRESSION_FILES: Final = ("face_expression.onnx", "fer_mini_xception.tflite")
 SPEECH_FILE: Final = "silero_vad.onnx"
@@ -98,15 +101,23 @@ class Perceiver:
         measures: list[Measure] = []
         notes = list(self._notes)
         speech: list[Segment] = []
-        if clip.pcm is not None and len(clip.pcm) and self._speech is not None:
-            speech = segments(self._speech.probabilities(clip.pcm))
-            measures += prosody(clip.pcm, speech)
+        subtitle = (clip.clip.subtitle_en or clip.clip.subtitle_zh or "").strip() or None
+        source: Source | None = "given" if subtitle else None
+        if clip.pcm is not None and len(clip.pcm):
+            pcm = np.nan_to_num(clip.pcm)
+            measures += level(pcm)
+            if self._speech is not None:
+                speech = segments(self._speech.probabilities(pcm))
+                measures += prosody(pcm, speech)
+            if subtitle is None:
+                subtitle, certainty = self._recognised(pcm, speech, notes)
+                source = "recognised" if subtitle else None
+                measures += certainty
         n_faces, main_face = None, None
         if clip.frames is not None and len(clip.frames) and self._faces is not None:
             times = np.asarray(clip.frame_times_s)
-            seen, n_faces, main_face = self._look(clip.frames, times, speech, notes)
+            seen, n_faces, main_face = self._look(clip.frames, times, speech)
             measures += seen
-        subtitle, source = self._read(clip, speech)
         return Clues(
             clip_id=clip.clip.clip_id,
             measures=tuple(measures),
@@ -122,20 +133,22 @@ class Perceiver:
             pcm=clip.pcm,
         )
 
-    def _read(
-        self, clip: DecodedClip, speech: Sequence[Segment]
-    ) -> tuple[str | None, Source | None]:
-        given = (clip.clip.subtitle_en or clip.clip.subtitle_zh or "").strip()
-        if given:
-            return given, "given"
-        spoken_s = sum(end - start for start, end in speech)
-        if self._words is None or clip.pcm is None or spoken_s < LEAST_SPEECH_S:
-            return None, None
-        heard = self._words.transcribe(clip.pcm, speech)
-        return (heard, "recognised") if heard else (None, None)
+    def _recognised(
+        self, pcm: Pcm, speech: Sequence[Segment], notes: list[str]
+    ) -> tuple[str | None, list[Measure]]:
+        if self._words is None or sum(end - start for start, end in speech) < LEAST_SPEECH_S:
+            return None, []
+        words, certainty = self._words.transcribe(pcm, speech)
+        if certainty < LEAST_CERTAINTY:
+            notes.append(
+                f"speech recognition: not used (certainty {certainty:.2f}, "
+                f"{LEAST_CERTAINTY:.2f} is needed; only English is known)"
+            )
+            return None, []
+        return words, [measure("words.certainty", certainty)]
 
     def _look(
-        self, frames: Frames, times: Values, speech: Sequence[Segment], notes: list[str]
+        self, frames: Frames, times: Values, speech: Sequence[Segment]
     ) -> tuple[list[Measure], int, str]:
         assert self._faces is not None
         tracks = follow([self._faces.find(picture) for picture in frames], times.tolist())
@@ -170,7 +183,7 @@ def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Me
     at = times[track.frames]
     yaw = np.abs([row["yaw_deg"] for row in rows])
     out = [measure("head.yaw", float(np.median(yaw)))]
-    if len(at) > 1:
+    if at[-1] > at[0]:
         out.append(measure("head.motion", _motion(track, at)))
     frontal = yaw <= MOST_YAW_DEG
     if not frontal.any():
@@ -182,9 +195,9 @@ def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Me
         values = np.array([row[name] for row in rows])
         median = float(np.median(values))
         typical = NEUTRAL_FACE[name][0] if name in NEUTRAL_FACE else None
-        level = None if typical is None else (typical, NEUTRAL_SOURCE)
-        own = (median, OWN_SOURCE) if long else level
-        out.append(measure(f"{name}.median", median, against=level))
+        normal = None if typical is None else (typical, NEUTRAL_SOURCE)
+        own = (median, OWN_SOURCE) if long else normal
+        out.append(measure(f"{name}.median", median, against=normal))
         for statistic, share in (("p10", 10), ("p90", 90)):
             value, apex = percentile(values, at, share)
             out.append(measure(f"{name}.{statistic}", value, when=(apex, apex), against=own))
@@ -197,7 +210,7 @@ def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Me
     out.append(measure("mouth_open.hold", held[1] - held[0] if held else 0, when=held))
     if wide.any() and speech:
         out.append(measure("mouth_open.in_speech", is_speech(at[wide], speech).mean()))
-    if len(at) > 2 and float(np.median(np.diff(at))) <= 1 / RHYTHM_HZ:
+    if at[-1] > at[0] and float(np.median(np.diff(at))) <= 1 / RHYTHM_HZ:
         out.append(measure("mouth_open.rhythm", turns(opening) / float(at[-1] - at[0])))
     return out
 

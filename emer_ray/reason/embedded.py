@@ -18,7 +18,7 @@ from typing import Final
 from emer_ray.errors import ClipError
 from emer_ray.reason import sentences
 from emer_ray.reason.baselines import Baselines
-from emer_ray.reason.sentences import Found, value
+from emer_ray.reason.sentences import Found, number
 from emer_ray.reason.vocabulary import GROUP_OF, GROUPS, WORDS, Values, Vocabulary, choose
 from emer_ray.records import Clue, Clues, Measure, Reply
 
@@ -77,7 +77,7 @@ class EmbeddedReasoner:
         found = sentences.index(clues)
         seen = sentences.visual(found)
         heard = sentences.acoustic(found, self._baselines)
-        said, closeness = self._said(clues)
+        said, closeness = self._said(clues, found)
         evidence = visual_evidence(found)
         arousal = voice_arousal(found, self._baselines)
         labels = []
@@ -101,22 +101,23 @@ class EmbeddedReasoner:
         }
         return json.dumps(answer, ensure_ascii=False)
 
-    def _said(self, clues: Clues) -> tuple[list[Clue], float]:
+    def _said(self, clues: Clues, found: Found) -> tuple[list[Clue], float]:
         """Quote the subtitle; also give how much it may count, 0..1."""
         if not clues.subtitle:
             return [], 0.0
-        text = f"The subtitle {_quoted(clues)}"
+        text, evidence = f"The subtitle {_quoted(clues)}", []
+        if "words.certainty" in found:
+            evidence.append(found["words.certainty"])
+            text += f", recognised with certainty {number(found, 'words.certainty'):.2f}"
         if self._vocabulary is None or not _is_latin(clues.subtitle):
-            return [Clue(text=f"{text}.")], 0.0
+            return [Clue(text=f"{text}.", evidence=tuple(evidence))], 0.0
         similarity = self._vocabulary.similarity(clues.subtitle)
         nearest = int(similarity.argmax())
         cosine = round(float(similarity[nearest]), 4)
-        measure = Measure(
-            measure=f"subtitle.nearness.{WORDS[nearest]}", value=cosine, unit="cosine"
-        )
+        name = f"subtitle.nearness.{WORDS[nearest]}"
+        evidence.append(Measure(measure=name, value=cosine, unit="cosine"))
         text += f"; of the emotion words it lies nearest to {WORDS[nearest]} (cosine {cosine:.2f})."
-        low, high = CLOSE
-        return [Clue(text=text, evidence=(measure,))], _ramp(cosine, low, high)
+        return [Clue(text=text, evidence=tuple(evidence))], _ramp(cosine, *CLOSE)
 
     def _preferences(
         self, seen: Sequence[Clue], heard: Sequence[Clue], subtitle: str | None, closeness: float
@@ -144,24 +145,22 @@ def visual_evidence(found: Found, articulation: float = ARTICULATION) -> dict[st
     if "smile.share" not in found and "expression.neutral.mean" not in found:
         return {}
     talking = sentences.is_talking(found) is not None
-    smile = value(found, "smile.share") or 0.0
-    held = (value(found, "mouth_open.hold") or 0.0) >= sentences.HELD_S
+    smile = number(found, "smile.share")
+    held = number(found, "mouth_open.hold") >= sentences.HELD_S
     shape = {
         "happy": (smile + _ramp(smile, 0, SMILE_APEX)) / 2,
         "surprised": float(held and not talking),
     }
+    read, measured = "expression.neutral.mean" in found, "smile.share" in found
+    weight = NETWORKS_WEIGHT if read and measured else float(read)
     evidence = {}
     for group in GROUPS:
-        mean, apex = (value(found, f"expression.{group}.{s}") for s in ("mean", "p90"))
-        if mean is None or apex is None:
-            evidence[group] = shape.get(group, 0.0)
-            continue
+        mean, apex = (number(found, f"expression.{group}.{s}") for s in ("mean", "p90"))
         networks = (mean + apex) / 2
         if talking and group in ARTICULATED:
             networks *= articulation
-        weight = NETWORKS_WEIGHT if "smile.share" in found else 1.0
         evidence[group] = weight * networks + (1 - weight) * shape.get(group, 0.0)
-    evidence["neutral"] = value(found, "expression.neutral.mean") or 0.0
+    evidence["neutral"] = number(found, "expression.neutral.mean")
     return evidence
 
 
@@ -199,7 +198,7 @@ def _confidence(found: Found, evidence: Mapping[str, float], arousal: float | No
         trust = 1 - max(undiscounted[group] for group in GROUPS)
     trust = min(trust, MOST_CONFIDENCE)
     for name in ("face.coverage", "face.lead"):
-        trust *= 0.5 + 0.5 * (value(found, name) or 0.0)
+        trust *= 0.5 + 0.5 * number(found, name)
     return trust
 
 

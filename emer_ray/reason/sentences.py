@@ -77,10 +77,10 @@ def index(clues: Clues) -> dict[str, Measure]:
     return {m.measure: m for m in clues.measures if m.value is not None}
 
 
-def value(found: Found, name: str) -> float | None:
-    """Give a measure's value, None where it was not measured."""
+def number(found: Found, name: str) -> float:
+    """Give a measure's value, 0 where it was not measured."""
     measure = found.get(name)
-    return None if measure is None else measure.value
+    return 0.0 if measure is None or measure.value is None else measure.value
 
 
 def visual(found: Found) -> list[Clue]:
@@ -102,26 +102,25 @@ def acoustic(found: Found, baselines: Baselines) -> list[Clue]:
         return []
     if "loudness.median" not in found:
         return [_speechless(found)]
-    out = [_speech(found)]
-    deviating = [_voice(found, name, baselines) for name in VOICE_WORDS]
-    out += [clue for clue in deviating if clue is not None]
-    if "f0.median" in found and not any("pitched" in clue.text for clue in out):
+    unusual = [c for n in VOICE_WORDS if (c := _unusual(found, n, baselines)) is not None]
+    out = [_speech(found), *unusual]
+    if "f0.median" in found and not _is_unusual(found, "f0.median", baselines):
         text = f"The median pitch of the voice is {_n(found['f0.median'])} Hz"
         out.append(_level(found, "f0.median", text, baselines))
-    if value(found, "f0.end") is not None and (value(found, "f0.end") or 0) > RISE:
+    if number(found, "f0.end") > RISE:
         text = f"The pitch rises towards the end (by {_n(found['f0.end'])} semitones)."
         out.append(Clue(text=text, evidence=_pick(found, "f0.end")))
-    if len(out) == 1 + ("f0.median" in found) and (even := _even(found, baselines)) is not None:
+    if not unusual and (even := _even(found, baselines)) is not None:
         out.append(even)
     return out
 
 
 def spreads(found: Found, name: str, baselines: Baselines) -> float | None:
     """Give how many spreads a measure lies above its baseline, None where it has none."""
-    base, measured = against(name, baselines), value(found, name)
-    if base is None or measured is None:
+    base = against(name, baselines)
+    if base is None or name not in found:
         return None
-    return (measured - base[0]) / max(base[1], 1e-6)
+    return (number(found, name) - base[0]) / max(base[1], 1e-6)
 
 
 def is_talking(found: Found) -> str | None:
@@ -130,13 +129,13 @@ def is_talking(found: Found) -> str | None:
     With sound: it is wide open while speech is heard. Without: it opens and closes rhythmically, or
     is never seen open for longer than a vowel lasts.
     """
-    if (value(found, "mouth_open.wide") or 0) < WIDE_SHARE:
+    if number(found, "mouth_open.wide") < WIDE_SHARE:
         return None
     if "speech.seconds" in found:
-        return "speech is heard" if (value(found, "mouth_open.in_speech") or 0) >= 0.5 else None
-    if (value(found, "mouth_open.rhythm") or 0) >= SPEECH_RHYTHM:
+        return "speech is heard" if number(found, "mouth_open.in_speech") >= 0.5 else None
+    if number(found, "mouth_open.rhythm") >= SPEECH_RHYTHM:
         return "it opens and closes rhythmically"
-    if (value(found, "mouth_open.hold") or 0) >= HELD_S:
+    if number(found, "mouth_open.hold") >= HELD_S:
         return None
     if "mouth_open.rhythm" not in found:
         return "the pictures lie too far apart to tell"
@@ -151,7 +150,7 @@ def without_numbers(clue: Clue) -> str:
 def _presence(found: Found) -> Clue:
     tracks, coverage = found["face.tracks"], found["face.coverage"]
     names = ["face.tracks", "face.coverage", "face.height"]
-    one = (tracks.value or 0) < 2
+    one = number(found, "face.tracks") < 2
     text = "One face is seen" if one else f"{_n(tracks)} faces are seen; the main one is described"
     parts = [f"in {_percent(coverage)} of the pictures"]
     parts.append(f"{_percent(found['face.height'])} of the picture high")
@@ -159,27 +158,26 @@ def _presence(found: Found) -> Clue:
         names.append("face.lead")
         parts.append(f"leading the next by {_percent(found['face.lead'])}")
     text = f"{text} ({', '.join(parts)})."
-    if (coverage.value or 0) < SEEN_SHARE:
+    if number(found, "face.coverage") < SEEN_SHARE:
         text += " It is not seen all the time."
-    if (value(found, "head.yaw") or 0) > TURNED_DEG:
+    if number(found, "head.yaw") > TURNED_DEG:
         names.append("head.yaw")
         text += f" It is turned to the side ({_n(found['head.yaw'])} degrees)."
     return Clue(text=text, evidence=_pick(found, *names))
 
 
 def _smile(found: Found) -> Clue | None:
-    share = found.get("smile.share")
-    if share is None or (share.value or 0) < SMILE_SHARE:
+    if number(found, "smile.share") < SMILE_SHARE:
         return None
-    teeth = (value(found, "mouth_open.median") or 0) > LIPS_APART
+    teeth = number(found, "mouth_open.median") > LIPS_APART
     kind = "a smile that opens the lips" if teeth else "a smile"
     names = ["smile.share", "mouth_width.p90", "corner_lift.p90"]
     names += ["mouth_open.median"] if teeth else []
-    width, lift = found["mouth_width.p90"], found["corner_lift.p90"]
+    share = found["smile.share"]
     parts = [
-        f"{_percent(share)} of the pictures, longest from {_span(share)}",
-        f"mouth width {_at(width)}",
-        f"corner lift {_at(lift)}",
+        f"{_percent(share)} of the pictures, longest {_span(share)}",
+        f"mouth width {_at(found['mouth_width.p90'])}",
+        f"corner lift {_at(found['corner_lift.p90'])}",
     ]
     parts += [f"opening {_n(found['mouth_open.median'])} of the eye distance"] if teeth else []
     text = f"The mouth widens and its corners rise into {kind} ({'; '.join(parts)})."
@@ -187,14 +185,14 @@ def _smile(found: Found) -> Clue | None:
 
 
 def _mouth(found: Found) -> Clue | None:
-    peak, hold = found.get("mouth_open.p90"), found.get("mouth_open.hold")
-    if peak is None or hold is None or (value(found, "mouth_open.wide") or 0) < WIDE_SHARE:
+    if number(found, "mouth_open.wide") < WIDE_SHARE:
         return None
-    opening = f"opening {_at(peak)}"
+    hold = found["mouth_open.hold"]
+    opening = f"opening {_at(found['mouth_open.p90'])}"
     names = ["mouth_open.wide", "mouth_open.p90", "mouth_open.hold"]
     reason = is_talking(found)
     if reason is None:
-        if (hold.value or 0) < HELD_S:
+        if number(found, "mouth_open.hold") < HELD_S:
             return None
         text = f"The mouth drops open and stays open ({_span(hold)}; {opening})."
         return Clue(text=text, evidence=_pick(found, *names))
@@ -231,28 +229,25 @@ def _change(found: Found, name: str, least: float, says: str, what: str) -> Clue
 
 
 def _head(found: Found) -> Clue | None:
-    motion = found.get("head.motion")
-    if motion is None:
+    if "head.motion" not in found:
         return None
-    speed = motion.value or 0
+    speed = number(found, "head.motion")
     says = "moves a lot" if speed > LIVELY else "is almost still" if speed < STILL else None
     if says is None:
         return None
-    text = f"The head {says} ({_n(motion)} eye distances per second)."
-    return Clue(text=text, evidence=(motion,))
+    text = f"The head {says} ({_n(found['head.motion'])} eye distances per second)."
+    return Clue(text=text, evidence=_pick(found, "head.motion"))
 
 
 def _expression(found: Found) -> Clue | None:
-    means = {e: value(found, f"expression.{e}.mean") for e in EXPRESSIONS}
-    if any(mean is None for mean in means.values()):
+    if "expression.neutral.mean" not in found:
         return None
-    ranked = sorted(EXPRESSIONS, key=lambda e: -(means[e] or 0))
-    first = ranked[0]
+    first = max(EXPRESSIONS, key=lambda e: number(found, f"expression.{e}.mean"))
     mean = found[f"expression.{first}.mean"]
-    how = "reads as" if (mean.value or 0) >= LEADS else "is ambiguous, at best"
+    how = "reads as" if (mean.value or 0.0) >= LEADS else "is ambiguous, at best"
     text = f"The expression {how} {first} (probability {_n(mean)} on average)"
-    moments = [e for e in EXPRESSIONS[1:] if e != first]
-    moments = [e for e in moments if (value(found, f"expression.{e}.p90") or 0) >= MOMENT]
+    others = [e for e in EXPRESSIONS[1:] if e != first]
+    moments = [e for e in others if number(found, f"expression.{e}.p90") >= MOMENT]
     peaks = [found[f"expression.{name}.p90"] for name in moments]
     looks = [
         f"a moment that looks {name} ({_n(peak)} at {_s(peak.start_s)} s)"
@@ -265,7 +260,7 @@ def _expression(found: Found) -> Clue | None:
 def _speechless(found: Found) -> Clue:
     names = ("sound.level", "speech.seconds") if "speech.seconds" in found else ("sound.level",)
     level = found["sound.level"]
-    if (level.value or 0) < SILENT_DBFS:
+    if number(found, "sound.level") < SILENT_DBFS:
         text = f"The sound is silent (level {_n(level)} dBFS)."
     elif "speech.seconds" in found:
         text = f"There is sound but hardly any speech ({_n(found['speech.seconds'])} s of it)."
@@ -285,14 +280,17 @@ def _speech(found: Found) -> Clue:
     return Clue(text=text + ").", evidence=_pick(found, *names))
 
 
-def _voice(found: Found, name: str, baselines: Baselines) -> Clue | None:
-    away = spreads(found, name, baselines)
-    if away is None or abs(away) < SOMEWHAT:
+def _is_unusual(found: Found, name: str, baselines: Baselines) -> bool:
+    return abs(spreads(found, name, baselines) or 0.0) >= SOMEWHAT
+
+
+def _unusual(found: Found, name: str, baselines: Baselines) -> Clue | None:
+    if not _is_unusual(found, name, baselines):
         return None
+    away = spreads(found, name, baselines) or 0.0
     _, high, low = VOICE_WORDS[name]
     words = (high if away > 0 else low).format("much" if abs(away) >= MUCH else "somewhat")
-    text = f"{words} ({_n(found[name])} {found[name].unit}"
-    return _level(found, name, text, baselines)
+    return _level(found, name, f"{words} ({_n(found[name])} {found[name].unit}", baselines)
 
 
 def _level(found: Found, name: str, text: str, baselines: Baselines) -> Clue:
@@ -363,7 +361,8 @@ def _s(seconds: float | None) -> str:
 
 
 def _span(measure: Measure) -> str:
-    return f"{_s(measure.start_s)} to {_s(measure.end_s)} s"
+    start, end = _s(measure.start_s), _s(measure.end_s)
+    return f"at {start} s" if start == end else f"from {start} to {end} s"
 
 
 def _at(measure: Measure) -> str:
