@@ -140,6 +140,9 @@ def _again(uri: str, call: Callable[[], T]) -> T:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return call()
+        except urllib3.exceptions.SSLError:
+            what = "the host's certificate is refused; check the URI, or set SSL_CERT_FILE"
+            raise _error("denied", uri, what) from None
         except (urllib3.exceptions.HTTPError, _Busy) as error:
             reason = str(error) if isinstance(error, _Busy) else type(error).__name__
         if attempt < _ATTEMPTS:
