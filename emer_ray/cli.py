@@ -528,6 +528,15 @@ def bench_decode(seed: int, clips: int | None, as_json: bool) -> None:
     _print_bench(decode(seed=seed, clips=clips, say=_say), as_json)
 
 
+@bench.command("metrics")
+@bench_options
+def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:
+    """Twelve wheel metrics of a million clips against a Python loop with equal values."""
+    from emer_ray.bench.metrics import metrics
+
+    _print_bench(metrics(seed=seed, clips=clips, say=_say), as_json)
+
+
 def _print_bench(found: Mapping[str, Any], as_json: bool) -> None:
     for name, value in found.items():
         click.echo(f"{name}: {value}", err=as_json)

@@ -406,7 +406,7 @@ def _set_scores(
     gold: pl.DataFrame, pred: pl.DataFrame, options: Options, g: labels.Labels, p: labels.Labels
 ) -> dict[str, Any]:
     if options.groups is None:
-        found = sets.overlap(g.map(str.lower), p.map(str.lower))
+        found = sets.overlap(g, p, labels.number(word.lower() for word in g.words))
         level = {"set.accuracy": found.precision, "set.recall": found.recall}
     else:
         level = _grouped(gold, pred, options)
