@@ -81,9 +81,9 @@ RULES: list[tuple[str, Rule]] = [
     (r"closes rhythmically", _value("mouth_open.rhythm", 1.2)),
     (r"since it is never seen open", _value("mouth_open.hold", 0, 0.6)),
     (r"too far apart to tell", _value("mouth_open.hold", 0, 0.6)),
-    (r"brows seem to rise", _changed("brow_height.p90", 0.025, 1)),
-    (r"brows seem to sink", _changed("brow_height.p10", -1, -0.025)),
-    (r"eyes seem to widen", _changed("eye_open.p90", 0.05, 1)),
+    (r"brows seem higher", _changed("brow_height.p90", 0.025, 1)),
+    (r"brows seem lower", _changed("brow_height.p10", -1, -0.025)),
+    (r"eyes seem wider open", _changed("eye_open.p90", 0.05, 1)),
     (r"head moves a lot", _value("head.motion", 1)),
     (r"head is almost still", _value("head.motion", 0, 0.1)),
     (r"expression reads as (\w+)", _value("expression.{}.mean", 0.5)),
@@ -112,7 +112,10 @@ RULES: list[tuple[str, Rule]] = [
     (r"(somewhat|much) softer and duller", _voice("voice.tilt", -1)),
     (r"recognised with certainty", _value("words.certainty", 0.5, 1)),
     (r"nearest to (\w+)", _value("subtitle.nearness.{}", -1, 1)),
-    (r"^The subtitle \((given|recognised)\) reads ", lambda evidence, match: True),
+    (
+        r"^The subtitle \((given|recognised with certainty \d\.\d\d)\) reads ",
+        lambda evidence, match: True,
+    ),
 ]
 
 

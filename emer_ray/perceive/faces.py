@@ -199,10 +199,13 @@ WIDE_OPEN: Final = 0.12
 """Opening of the mouth, in eye distances, that speech passes only for the length of a vowel."""
 MOST_YAW_DEG: Final = 35.0
 """Beyond this the far half of the mesh is a guess."""
+POSE_DEG: Final = 10.0
+"""Brows and eyes are compared between pictures whose head pose lies this near the clip's median: a
+nod changes them as much as a mood does."""
 
 
 def geometry(face: Face) -> dict[str, float]:
-    """Measure a face; names as in `measures.GEOMETRY`, and yaw_deg.
+    """Measure a face; names as in `measures.GEOMETRY`, and yaw_deg, pitch_deg.
 
     Distances are taken in three dimensions, heights along the line from chin to forehead, so that a
     turned or tilted head changes them little.
@@ -232,6 +235,7 @@ def geometry(face: Face) -> dict[str, float]:
         "brow_height": (above(55, 133) + above(285, 362)) / 2,
         "brow_gap": distance(55, 285) / eyes,
         "yaw_deg": math.degrees(math.atan2(float(across[2]), float(across[0]))),
+        "pitch_deg": math.degrees(math.asin(max(-1.0, min(1.0, float(up[2]))))),
     }
 
 

@@ -19,6 +19,7 @@ from emer_ray.perceive.faces import (
     MOST_YAW_DEG,
     NEUTRAL_FACE,
     NEUTRAL_SOURCE,
+    POSE_DEG,
     WIDE_OPEN,
     FaceFinder,
     geometry,
@@ -46,6 +47,8 @@ OWN_MEDIAN_S: Final = 3.0
 OWN_SOURCE: Final = "own median"
 RHYTHM_HZ: Final = 3.5
 """Slower sampling cannot show the rhythm of speech."""
+POSED: Final = frozenset({"brow_height", "brow_gap", "eye_open"})
+"""Measures that a nod or a turn of the head changes."""
 TURN: Final = 0.03
 """Change of the mouth's opening, in eye distances, that counts as opening or closing."""
 LEAST_CERTAINTY: Final = 0.5
@@ -191,15 +194,17 @@ def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Me
     rows = [row for row, keep in zip(rows, frontal, strict=True) if keep]
     at = at[frontal]
     long = at[-1] - at[0] >= OWN_MEDIAN_S
+    calm = _near_own_pose(rows)
     for name in GEOMETRY:
         values = np.array([row[name] for row in rows])
-        median = float(np.median(values))
+        apexes = calm if name in POSED else slice(None)
+        median = float(np.median(values[apexes]))
         typical = NEUTRAL_FACE[name][0] if name in NEUTRAL_FACE else None
         normal = None if typical is None else (typical, NEUTRAL_SOURCE)
         own = (median, OWN_SOURCE) if long else normal
         out.append(measure(f"{name}.median", median, against=normal))
         for statistic, share in (("p10", 10), ("p90", 90)):
-            value, apex = percentile(values, at, share)
+            value, apex = percentile(values[apexes], at[apexes], share)
             out.append(measure(f"{name}.{statistic}", value, when=(apex, apex), against=own))
     smiles = np.array([has_smile_shape(row) for row in rows])
     out.append(measure("smile.share", smiles.mean(), when=longest(smiles, at)))
@@ -260,6 +265,15 @@ def turns(values: Values) -> int:
             count += direction != 0
             direction, high = 1, value
     return count
+
+
+def _near_own_pose(rows: Sequence[Mapping[str, float]]) -> npt.NDArray[np.bool_]:
+    """Find the pictures whose head pose lies near the clip's median; all of them if none does."""
+    near = np.ones(len(rows), np.bool_)
+    for name in ("yaw_deg", "pitch_deg"):
+        angles = np.array([row[name] for row in rows])
+        near &= np.abs(angles - np.median(angles)) <= POSE_DEG
+    return near if near.any() else np.ones(len(rows), np.bool_)
 
 
 def _motion(track: Track, at: Values) -> float:

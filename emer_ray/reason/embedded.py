@@ -86,7 +86,7 @@ class EmbeddedReasoner:
             labels = choose(_tuned(evidence, arousal), preferences, LEAST_EVIDENCE)
         confidence = _confidence(found, evidence, arousal)
         explanation = [
-            *_account(seen, heard, clues),
+            *_account(seen, heard, clues, found),
             _conclusion(evidence, arousal, [word for word, _ in labels]),
             f"Doubt {1 - confidence:.2f} of 1; this is the reading of a baseline of small models.",
             *(f"Note: {note}." for note in (*clues.notes, *self._notes)),
@@ -105,10 +105,8 @@ class EmbeddedReasoner:
         """Quote the subtitle; also give how much it may count, 0..1."""
         if not clues.subtitle:
             return [], 0.0
-        text, evidence = f"The subtitle {_quoted(clues)}", []
-        if "words.certainty" in found:
-            evidence.append(found["words.certainty"])
-            text += f", recognised with certainty {number(found, 'words.certainty'):.2f}"
+        text = f"The subtitle {_quoted(clues, found)}"
+        evidence = [found["words.certainty"]] if "words.certainty" in found else []
         if self._vocabulary is None or not _is_latin(clues.subtitle):
             return [Clue(text=f"{text}.", evidence=tuple(evidence))], 0.0
         similarity = self._vocabulary.similarity(clues.subtitle)
@@ -202,7 +200,7 @@ def _confidence(found: Found, evidence: Mapping[str, float], arousal: float | No
     return trust
 
 
-def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues) -> list[str]:
+def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues, found: Found) -> list[str]:
     account = []
     if clues.has_video:
         account.append(_joined("In the video", seen) or "What is seen was not looked at.")
@@ -215,7 +213,7 @@ def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues) -> list[
     if (clues.n_faces or 0) > 1:
         account.append(f"The main character is {clues.main_face}.")
     if clues.subtitle:
-        account.append(f"In the text, the subtitle {_quoted(clues)}.")
+        account.append(f"In the text, the subtitle {_quoted(clues, found)}.")
     return account
 
 
@@ -247,9 +245,11 @@ def _arousal(arousal: float | None) -> str:
     return "aroused" if arousal > 0 else "subdued"
 
 
-def _quoted(clues: Clues) -> str:
+def _quoted(clues: Clues, found: Found) -> str:
     words = (clues.subtitle or "").rstrip(".。")
-    return f'({clues.subtitle_source}) reads "{words}"'
+    sure = number(found, "words.certainty")
+    certainty = f" with certainty {sure:.2f}" if "words.certainty" in found else ""
+    return f'({clues.subtitle_source}{certainty}) reads "{words}"'
 
 
 def _is_latin(text: str) -> bool:

@@ -88,7 +88,7 @@ def visual(found: Found) -> list[Clue]:
     if "frames.seen" not in found:
         return []
     if "face.lead" not in found:
-        text = f"No face is seen in {_n(found['frames.seen'])} pictures."
+        text = f"No face is seen in any of {_n(found['frames.seen'])} pictures."
         return [Clue(text=text, evidence=_pick(found, "frames.seen", "face.coverage"))]
     out = [_presence(found)]
     out += [c for c in (_smile(found), _mouth(found), *_changes(found)) if c is not None]
@@ -209,22 +209,23 @@ def _mouth(found: Found) -> Clue | None:
 
 
 def _changes(found: Found) -> list[Clue | None]:
-    """Brows and eyes, against the clip's own median only."""
+    """Brows and eyes, against the clip's own median only: which state is rest nobody knows."""
+    brows, eyes = ("The eyebrows seem", "brow height"), ("The eyes seem", "eye opening")
     return [
-        _change(found, "brow_height.p90", BROW_CHANGE, "The eyebrows seem to rise", "brow height"),
-        _change(found, "brow_height.p10", -BROW_CHANGE, "The eyebrows seem to sink", "brow height"),
-        _change(found, "eye_open.p90", EYE_CHANGE, "The eyes seem to widen", "eye opening"),
+        _change(found, "brow_height.p90", BROW_CHANGE, brows, "higher"),
+        _change(found, "brow_height.p10", -BROW_CHANGE, brows, "lower"),
+        _change(found, "eye_open.p90", EYE_CHANGE, eyes, "wider open"),
     ]
 
 
-def _change(found: Found, name: str, least: float, says: str, what: str) -> Clue | None:
+def _change(found: Found, name: str, least: float, part: tuple[str, str], how: str) -> Clue | None:
     measure = found.get(name)
     if measure is None or measure.value is None or measure.baseline is None:
         return None
     difference = measure.value - measure.baseline
     if difference < least if least > 0 else difference > least:
         return None
-    text = f"{says} for a moment ({what} {_at(measure)})."
+    text = f"{part[0]} {how} for a moment than in the rest of the clip ({part[1]} {_at(measure)})."
     return Clue(text=text, evidence=(measure,))
 
 

@@ -242,7 +242,7 @@ def test_without_face_and_voice_it_says_so() -> None:
     found = explain(nobody, n_faces=0)
     assert found.labels == ()
     assert found.confidence == 0
-    assert "No face is seen in 12 pictures" in texts(found)
+    assert "No face is seen in any of 12 pictures" in texts(found)
     assert "There is no face and no voice to judge" in found.explanation
     silent = [measure("sound.seconds", 3), measure("sound.level", -100)]
     assert "The sound is silent" in texts(explain(silent))

@@ -140,7 +140,7 @@ def test_geometry_is_in_eye_distances_whatever_the_size() -> None:
     assert small["corner_drop"] == pytest.approx(0.27, abs=1e-4)
     assert small["corner_lift"] == pytest.approx(-0.01, abs=1e-4)
     assert small["brow_height"] == pytest.approx(0.17, abs=1e-4)
-    assert small.keys() == {*GEOMETRY, "yaw_deg"}
+    assert small.keys() == {*GEOMETRY, "yaw_deg", "pitch_deg"}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +264,22 @@ def test_a_face_turned_away_gives_no_geometry() -> None:
     found = by_name(geometric(tracks.Track([0, 1], [away, away]), np.array([0.0, 0.3]), []))
     assert found["head.yaw"].value > 35
     assert not any(name.startswith("mouth") for name in found)
+
+
+def test_a_nod_is_no_raised_brow() -> None:
+    rows = [face(100) for _ in range(16)]
+    for nod in rows[6:8]:
+        nod.points[10, 2] = 40  # the forehead goes back
+        nod.points[[55, 285], 1] -= 4  # and the brows seem to climb
+    track = tracks.Track(list(range(16)), rows)
+    found = by_name(geometric(track, np.arange(16) * 0.25, []))
+    assert found["brow_height.p90"].value == found["brow_height.median"].value
+    level = [face(100) for _ in range(16)]
+    for raised in level[6:8]:
+        raised.points[[55, 285], 1] -= 4
+    found = by_name(geometric(tracks.Track(list(range(16)), level), np.arange(16) * 0.25, []))
+    assert found["brow_height.p90"].value > found["brow_height.median"].value + 0.1
+    assert found["brow_height.p90"].start_s == 1.5
 
 
 def test_expression_statistics() -> None:
