@@ -54,12 +54,16 @@ def _value(name: str, low: float, high: float = float("inf")) -> Rule:
     return lambda evidence, match: low <= evidence[name.format(*match.groups())].value <= high
 
 
-def _changed(name: str, low: float, high: float) -> Rule:
+def _risen(name: str, least: float) -> Rule:
     def holds(evidence: Evidence, match: re.Match[str]) -> bool:
         m = evidence[name]
-        return m.baseline is not None and low <= m.value - m.baseline <= high
+        return m.baseline is not None and m.value - m.baseline >= least
 
     return holds
+
+
+def _up_and_down(evidence: Evidence, match: re.Match[str]) -> bool:
+    return evidence["brow_height.p90"].value - evidence["brow_height.p10"].value >= 0.035
 
 
 def _even(evidence: Evidence, match: re.Match[str]) -> bool:
@@ -81,9 +85,9 @@ RULES: list[tuple[str, Rule]] = [
     (r"closes rhythmically", _value("mouth_open.rhythm", 1.2)),
     (r"since it is never seen open", _value("mouth_open.hold", 0, 0.6)),
     (r"too far apart to tell", _value("mouth_open.hold", 0, 0.6)),
-    (r"brows seem higher", _changed("brow_height.p90", 0.025, 1)),
-    (r"brows seem lower", _changed("brow_height.p10", -1, -0.025)),
-    (r"eyes seem wider open", _changed("eye_open.p90", 0.05, 1)),
+    (r"brows seem raised", _risen("brow_height.p90", 0.025)),
+    (r"brows seem to go up and down", _up_and_down),
+    (r"eyes seem to widen", _risen("eye_open.p90", 0.05)),
     (r"head moves a lot", _value("head.motion", 1)),
     (r"head is almost still", _value("head.motion", 0, 0.1)),
     (r"expression reads as (\w+)", _value("expression.{}.mean", 0.5)),

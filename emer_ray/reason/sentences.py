@@ -27,8 +27,10 @@ HELD_S: Final = 0.6
 """A mouth seen open for this long is no vowel; even stressed ones are shorter."""
 SPEECH_RHYTHM: Final = 1.2
 """Turns of the mouth per second that look like speech; a held expression has fewer than one."""
-BROW_CHANGE: Final = 0.025
-EYE_CHANGE: Final = 0.05
+BROW_RISE: Final = 0.025
+BROW_RANGE: Final = 0.035
+EYE_RISE: Final = 0.05
+"""Changes of brows (eye distances) and eyes (share of their width) that are more than jitter."""
 STILL: Final = 0.1
 LIVELY: Final = 1.0
 LEADS: Final = 0.5
@@ -91,9 +93,8 @@ def visual(found: Found) -> list[Clue]:
         text = f"No face is seen in any of {_n(found['frames.seen'])} pictures."
         return [Clue(text=text, evidence=_pick(found, "frames.seen", "face.coverage"))]
     out = [_presence(found)]
-    out += [c for c in (_smile(found), _mouth(found), *_changes(found)) if c is not None]
-    out += [c for c in (_head(found), _expression(found)) if c is not None]
-    return out
+    rules = (_smile, _mouth, _brows, _eyes, _head, _expression)
+    return out + [clue for rule in rules if (clue := rule(found)) is not None]
 
 
 def acoustic(found: Found, baselines: Baselines) -> list[Clue]:
@@ -208,25 +209,32 @@ def _mouth(found: Found) -> Clue | None:
     return Clue(text=text, evidence=_pick(found, *names))
 
 
-def _changes(found: Found) -> list[Clue | None]:
-    """Brows and eyes, against the clip's own median only: which state is rest nobody knows."""
-    brows, eyes = ("The eyebrows seem", "brow height"), ("The eyes seem", "eye opening")
-    return [
-        _change(found, "brow_height.p90", BROW_CHANGE, brows, "higher"),
-        _change(found, "brow_height.p10", -BROW_CHANGE, brows, "lower"),
-        _change(found, "eye_open.p90", EYE_CHANGE, eyes, "wider open"),
-    ]
+def _brows(found: Found) -> Clue | None:
+    """Against the clip's own median only; which state is rest, a clip that keeps changing hides."""
+    if "brow_height.p90" not in found:
+        return None
+    low, high = found["brow_height.p10"], found["brow_height.p90"]
+    if _rise(high) >= BROW_RISE:
+        text = f"The eyebrows seem raised for a moment (brow height {_at(high)})."
+        return Clue(text=text, evidence=(high,))
+    if number(found, "brow_height.p90") - number(found, "brow_height.p10") < BROW_RANGE:
+        return None
+    text = f"The eyebrows seem to go up and down (brow height {_at(low)}; {_at(high)})."
+    return Clue(text=text, evidence=(low, high))
 
 
-def _change(found: Found, name: str, least: float, part: tuple[str, str], how: str) -> Clue | None:
-    measure = found.get(name)
-    if measure is None or measure.value is None or measure.baseline is None:
+def _eyes(found: Found) -> Clue | None:
+    if "eye_open.p90" not in found or _rise(found["eye_open.p90"]) < EYE_RISE:
         return None
-    difference = measure.value - measure.baseline
-    if difference < least if least > 0 else difference > least:
-        return None
-    text = f"{part[0]} {how} for a moment than in the rest of the clip ({part[1]} {_at(measure)})."
-    return Clue(text=text, evidence=(measure,))
+    text = f"The eyes seem to widen for a moment (eye opening {_at(found['eye_open.p90'])})."
+    return Clue(text=text, evidence=_pick(found, "eye_open.p90"))
+
+
+def _rise(measure: Measure) -> float:
+    """Give how far a measure lies above its baseline, 0 where it has none."""
+    if measure.value is None or measure.baseline is None:
+        return 0.0
+    return measure.value - measure.baseline
 
 
 def _head(found: Found) -> Clue | None:

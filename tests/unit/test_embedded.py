@@ -265,6 +265,25 @@ def test_a_face_seen_in_part_says_so() -> None:
     assert "It is not seen all the time. It is turned to the side (31 degrees)." in texts(found)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "source", "says"),
+    [
+        (0.16, 0.20, "own median", "seem raised for a moment (brow height 0.20"),
+        (0.13, 0.18, "own median", "seem to go up and down"),
+        (0.16, 0.18, "own median", None),
+        (0.16, 0.20, None, "seem to go up and down"),  # a short clip has no median of its own
+    ],
+)
+def test_brows_are_hedged_and_measured_against_the_clip(low, high, source, says) -> None:
+    against = (0.17, source) if source else None
+    brows = [
+        measure("brow_height.p10", low, when=(0.4, 0.4), against=against),
+        measure("brow_height.p90", high, when=(2.4, 2.4), against=against),
+    ]
+    text = texts(explain(seen(FACE | read()) + brows))
+    assert (says in text) if says else ("brows" not in text)
+
+
 def test_missing_parts_are_named_with_their_reason() -> None:
     note = "expression: not available (npm is not here)"
     smiling = FACE | {"smile.share": 0.9}
