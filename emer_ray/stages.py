@@ -127,9 +127,19 @@ def _rows(table: pa.Table) -> list[Row]:
     heavy = [name for name in HEAVY if name in table.schema.names]
     rows: list[Row] = table.drop_columns(heavy).to_pylist()
     for name in heavy:
-        for row, scalar in zip(rows, table[name], strict=True):
-            row[name] = scalar.as_buffer()
+        for row, buffer in zip(rows, _buffers(table[name]), strict=True):
+            row[name] = buffer
     return rows
+
+
+def _buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
+    """View the values of a large_binary column; its scalars would copy each of them."""
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        for number, valid in enumerate(chunk.is_valid().to_pylist()):
+            start = int(ends[number])
+            yield data.slice(start, int(ends[number + 1]) - start) if valid else None
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
