@@ -8,13 +8,13 @@ Knows single pictures only: `tracks` joins them over time.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
 
+from emer_ray.perceive.runtime import interpreter
 from emer_ray.records import Frames
 
 Array = npt.NDArray[np.float32]
@@ -49,13 +49,6 @@ class _Detection:
     box: Array
     eyes: Array
     """[2, 2]: the eye on the left of the picture, the one on the right."""
-
-
-def interpreter(path: Path) -> Any:
-    """Load a LiteRT model on one thread: two busy actors on two cores must not fight for them."""
-    model = Interpreter(str(path), num_threads=1)
-    model.allocate_tensors()
-    return model
 
 
 class FaceFinder:

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from emer_ray.perceive.expression import session
+from emer_ray.perceive.runtime import session
 from emer_ray.perceive.voice import Segment
 from emer_ray.records import AUDIO_HZ, Pcm
 

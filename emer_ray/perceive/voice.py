@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from emer_ray.perceive.expression import session
 from emer_ray.perceive.measures import measure
+from emer_ray.perceive.runtime import session
 from emer_ray.records import AUDIO_HZ, Measure, Pcm
 
 Floats = npt.NDArray[np.float64]

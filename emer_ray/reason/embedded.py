@@ -1,8 +1,8 @@
 """The embedded baseline: clue sentences from measures, labels by expression evidence and nearness.
 
-No language model: every sentence is a rule over measures (`sentences`), every label a word whose
-group the face supports (`vocabulary`). It is a baseline: its numbers are not to be compared with
-those of large models. What it does not claim:
+No language model: every sentence is a rule over measures (`visual`, `acoustic`), every label a word
+whose group the face supports (`vocabulary`). It is a baseline: its numbers are not to be compared
+with those of large models. What it does not claim:
 
 - no label where the best group's evidence is below `LEAST_EVIDENCE` or neutral leads;
 - no surprise from a mouth that opens in speech;
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from emer_ray.errors import ClipError
-from emer_ray.reason import sentences
+from emer_ray.reason import acoustic, visual
 from emer_ray.reason.baselines import Baselines
-from emer_ray.reason.sentences import Found, number
 from emer_ray.reason.vocabulary import GROUP_OF, GROUPS, WORDS, Values, Vocabulary, choose
+from emer_ray.reason.wording import Found, index, number, without_numbers
 from emer_ray.records import Clue, Clues, Measure, Reply
 
 LEAST_EVIDENCE: Final = 0.5
@@ -74,9 +74,9 @@ class EmbeddedReasoner:
         self._vocabulary = None
 
     def _answer(self, clues: Clues) -> str:
-        found = sentences.index(clues)
-        seen = sentences.visual(found)
-        heard = sentences.acoustic(found, self._baselines)
+        found = index(clues)
+        seen = visual.sentences(found)
+        heard = acoustic.sentences(found, self._baselines)
         said, closeness = self._said(clues, found)
         evidence = visual_evidence(found)
         arousal = voice_arousal(found, self._baselines)
@@ -142,9 +142,9 @@ def visual_evidence(found: Found, articulation: float = ARTICULATION) -> dict[st
     """
     if "smile.share" not in found and "expression.neutral.mean" not in found:
         return {}
-    talking = sentences.is_talking(found) is not None
+    talking = visual.is_talking(found) is not None
     smile = number(found, "smile.share")
-    held = number(found, "mouth_open.hold") >= sentences.HELD_S
+    held = number(found, "mouth_open.hold") >= visual.HELD_S
     shape = {
         "happy": (smile + _ramp(smile, 0, SMILE_APEX)) / 2,
         "surprised": float(held and not talking),
@@ -170,7 +170,7 @@ def shows_emotion(evidence: Mapping[str, float]) -> bool:
 
 def voice_arousal(found: Found, baselines: Baselines) -> float | None:
     """Average how far pitch, pace, loudness and tension lie above their baselines, -1..1."""
-    away = [sentences.spreads(found, name, baselines) for name in AROUSAL]
+    away = [acoustic.spreads(found, name, baselines) for name in AROUSAL]
     known = [max(-2.0, min(2.0, spreads)) / 2 for spreads in away if spreads is not None]
     return sum(known) / len(known) if known else None
 
@@ -267,7 +267,7 @@ def _telling(clues: Sequence[Clue]) -> list[Clue]:
 
 
 def _joined(opening: str, clues: Sequence[Clue]) -> str:
-    plain = [sentences.without_numbers(clue) for clue in clues]
+    plain = [without_numbers(clue) for clue in clues]
     return f"{opening}, {'; '.join(text[0].lower() + text[1:] for text in plain)}." if plain else ""
 
 

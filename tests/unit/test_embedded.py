@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from emer_ray import parse
 from emer_ray.perceive.measures import MEASURES, measure
-from emer_ray.reason import baselines, embedded, sentences
+from emer_ray.reason import acoustic, baselines, embedded, visual
 from emer_ray.reason.baselines import voice_baselines
 from emer_ray.reason.embedded import EmbeddedReasoner
 from emer_ray.reason.vocabulary import GROUP_OF, GROUPS, WORDS, choose
@@ -335,7 +335,7 @@ def test_words_never_outvote_the_evidence(evidence, preference, weight) -> None:
 def test_words_are_listed_once_and_in_lower_case() -> None:
     assert len(set(WORDS)) == len(WORDS)
     assert all(word == word.lower() for word in WORDS)
-    assert set(GROUPS) == set(sentences.EXPRESSIONS) - {"neutral"}
+    assert set(GROUPS) == set(visual.EXPRESSIONS) - {"neutral"}
 
 
 def test_voice_baselines_need_five_clips_and_no_order() -> None:
@@ -355,7 +355,7 @@ def test_voice_baselines_need_five_clips_and_no_order() -> None:
 def test_every_measure_the_reasoner_asks_for_is_one_perception_makes() -> None:
     asked = {
         node.value
-        for module in (sentences, embedded, baselines)
+        for module in (visual, acoustic, embedded, baselines)
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
@@ -366,7 +366,7 @@ def test_every_measure_the_reasoner_asks_for_is_one_perception_makes() -> None:
 
 
 def test_the_check_itself_finds_foreign_numbers() -> None:
-    clue = sentences.acoustic({m.measure: m for m in heard()}, {})[0]
+    clue = acoustic.sentences({m.measure: m for m in heard()}, {})[0]
     assert unsupported(clue) == []
     assert unsupported(replace(clue, text=clue.text.replace("3.1 s", "3.3 s"))) == ["3.3"]
     assert numbers('7 of 10 % at -0.5 s, "not 3"') == ["7", "10 %", "-0.5"]

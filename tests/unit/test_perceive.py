@@ -9,7 +9,7 @@ from emer_ray.perceive import Perceiver, tracks, voice
 from emer_ray.perceive.expression import CLASSES
 from emer_ray.perceive.faces import Face, geometry, has_smile_shape, overlap
 from emer_ray.perceive.measures import GEOMETRY, MEASURES, measure
-from emer_ray.perceive.perceiver import (
+from emer_ray.perceive.over_time import (
     expressive,
     geometric,
     longest,
