@@ -11,7 +11,7 @@ from emer_ray.records import Clue, Measure
 SOMEWHAT: Final = 1.0
 MUCH: Final = 2.0
 """Spreads from the baseline that make a voice somewhat, or much, higher, faster, …"""
-RISE: Final = 2.0
+RISE_SEMITONES: Final = 2.0
 SILENT_DBFS: Final = -60.0
 VOICE_WORDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "f0.median": (
@@ -54,7 +54,7 @@ def sentences(found: Found, baselines: Baselines) -> list[Clue]:
     if "f0.median" in found and not _is_unusual(found, "f0.median", baselines):
         text = f"The median pitch of the voice is {spelled(found['f0.median'])} Hz"
         out.append(_level(found, "f0.median", text, baselines))
-    if number(found, "f0.end") > RISE:
+    if number(found, "f0.end") > RISE_SEMITONES:
         text = f"The pitch rises towards the end (by {spelled(found['f0.end'])} semitones)."
         out.append(Clue(text=text, evidence=pick(found, "f0.end")))
     if not unusual and (even := _even(found, baselines)) is not None:
@@ -63,11 +63,14 @@ def sentences(found: Found, baselines: Baselines) -> list[Clue]:
 
 
 def spreads(found: Found, name: str, baselines: Baselines) -> float | None:
-    """Give how many spreads a measure lies above its baseline, None where it has none."""
+    """Give how many spreads a measure lies above its baseline, None where it has none.
+
+    Rounded as it is shown, so that a claim and its evidence agree at the border.
+    """
     base = against(name, baselines)
     if base is None or name not in found:
         return None
-    return (number(found, name) - base[0]) / max(base[1], 1e-6)
+    return round((number(found, name) - base[0]) / max(base[1], 1e-6), 2)
 
 
 def _speechless(found: Found) -> Clue:
@@ -117,7 +120,7 @@ def _level(found: Found, name: str, text: str, baselines: Baselines) -> Clue:
     measure = replace(found[name], baseline=base[0], baseline_source=base[2])
     away = Measure(
         measure=f"{name}.deviation",
-        value=round(spreads(found, name, baselines) or 0.0, 2),
+        value=spreads(found, name, baselines),
         unit="spreads",
     )
     ending = f"{base[2]} {written(base[0], measure.unit)}"

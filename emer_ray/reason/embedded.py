@@ -37,6 +37,7 @@ LEXICAL_WEIGHT: Final = 0.3
 CLOSE: Final = (0.25, 0.5)
 """Cosine from which a subtitle begins to count, and from which it counts fully."""
 AROUSAL_WEIGHT: Final = 0.15
+"""The most that a fully aroused or subdued voice adds to or takes from a group's evidence."""
 ARTICULATED: Final = frozenset({"surprised", "fearful"})
 AROUSED: Final = frozenset({"happy", "angry", "fearful", "surprised"})
 AROUSAL: Final = ("f0.median", "f0.range", "speech.rate", "loudness.median", "voice.tilt")
@@ -176,10 +177,10 @@ def voice_arousal(found: Found, baselines: Baselines) -> float | None:
 
 
 def _tuned(evidence: Mapping[str, float], arousal: float | None) -> dict[str, float]:
-    """Let the voice shift the balance of groups that the face already supports."""
+    """Let the voice shift the balance of groups that the face supports; it removes none."""
     shift = AROUSAL_WEIGHT * (arousal or 0.0)
     return {
-        group: min(1.0, share + (shift if group in AROUSED else -shift))
+        group: max(LEAST_EVIDENCE, min(1.0, share + (shift if group in AROUSED else -shift)))
         for group, share in evidence.items()
         if group != "neutral" and share >= LEAST_EVIDENCE
     }
@@ -275,5 +276,5 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _ramp(number: float, low: float, high: float) -> float:
-    return max(0.0, min(1.0, (number - low) / (high - low)))
+def _ramp(amount: float, low: float, high: float) -> float:
+    return max(0.0, min(1.0, (amount - low) / (high - low)))

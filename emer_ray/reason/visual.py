@@ -13,6 +13,7 @@ SEEN_SHARE: Final = 0.8
 """Below this share of pictures with the main face the sentence says so."""
 TURNED_DEG: Final = 25.0
 SMILE_SHARE: Final = 0.1
+"""Share of pictures with the shape of a smile from which it is mentioned."""
 LIPS_APART: Final = 0.06
 """Median opening, in eye distances, of a smile that shows teeth."""
 WIDE_SHARE: Final = 0.05
@@ -27,6 +28,7 @@ EYE_RISE: Final = 0.05
 """Changes of brows (eye distances) and eyes (share of their width) that are more than jitter."""
 STILL: Final = 0.1
 LIVELY: Final = 1.0
+"""Eye distances per second below which a head is still, and above which it moves a lot."""
 LEADS: Final = 0.5
 """Mean probability from which an expression is said to be read."""
 MOMENT: Final = 0.6

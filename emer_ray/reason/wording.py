@@ -53,10 +53,10 @@ def spelled(measure: Measure) -> str:
     return written(measure.value or 0.0, measure.unit)
 
 
-def written(number: float, unit: str) -> str:
+def written(amount: float, unit: str) -> str:
     """Write a number with the digits its unit deserves."""
     digits = DIGITS.get(unit, 2)
-    text = f"{number:.{digits}f}"
+    text = f"{amount:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 

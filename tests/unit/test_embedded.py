@@ -304,6 +304,8 @@ def test_arousal_of_the_voice_shifts_support_but_makes_no_label() -> None:
     known = {"loudness.median": (-22.0, 4.0, 6)}
     loud, soft = (explain(happy + heard(loudness_median=db), known) for db in (-10, -34))
     assert loud.labels[0].support > soft.labels[0].support
+    faint = seen(FACE | {"smile.share": 0.1} | read(happy=0.51, neutral=0.3))
+    assert groups(explain(faint + heard(loudness_median=-60), known)) == {"happy"}
     still = seen(FACE | read(happy=0.1))
     assert explain(still + heard(loudness_median=-10), known).labels == ()
 
