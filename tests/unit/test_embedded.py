@@ -146,7 +146,7 @@ def test_strong_sadness_is_said() -> None:
 
 
 def test_a_short_moment_counts_by_its_apex() -> None:
-    moment = read(surprised=0.3, neutral=0.5) | {
+    moment = read(surprised=0.3, neutral=0.6) | {
         "expression.surprised.p90": 0.8,
         "mouth_open.wide": 0.2,
         "mouth_open.hold": 1.0,
@@ -156,7 +156,7 @@ def test_a_short_moment_counts_by_its_apex() -> None:
     assert "drops open and stays open (from 0.5 to 1.9 s" in texts(found)
 
 
-SURPRISE = read(surprised=0.7, neutral=0.2) | {"mouth_open.wide": 0.3, "mouth_open.hold": 1.4}
+SURPRISE = read(surprised=0.9, neutral=0.05) | {"mouth_open.wide": 0.3, "mouth_open.hold": 1.4}
 
 
 @pytest.mark.parametrize(
