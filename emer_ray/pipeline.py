@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from emer_ray import __version__, recipes, stages
+from emer_ray import __version__, containment, recipes, stages, weights
 from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
 from emer_ray.errors import ConfigError
 from emer_ray.reason.fake import FakeOptions
@@ -66,11 +66,12 @@ def steps(
     first = models[recipe.steps[0].model]
     last_reader = _last_reader(recipe, models)
 
-    def guard(name: str) -> stages.Guard:
+    def guard(name: str) -> containment.Guard:
         pool = config.pools.get(name, PoolConfig())
-        return stages.Guard(
+        return containment.Guard(
             run=run if contained else None,
             deadline_s=pool.deadline_s or 600.0,
+            memory_mb=pool.memory_mb,
             batch=pool.batch,
             faults=config.faults.get(name, {}),
         )
@@ -92,7 +93,7 @@ def steps(
             settings={
                 "model": first,
                 "guard": guard("encode"),
-                "drops": stages.HEAVY if last_reader == "encode" else (),
+                "drops": containment.HEAVY if last_reader == "encode" else (),
             },
             pool="encode" if "encode" in config.pools else "decode",
         ),
@@ -107,7 +108,7 @@ def steps(
                     "model": models[step.model],
                     "baselines": dict(baselines),
                     "guard": guard(step.name),
-                    "drops": stages.HEAVY if last_reader == step.name else (),
+                    "drops": containment.HEAVY if last_reader == step.name else (),
                 },
                 pool=f"reason.{step.model}",
             )
@@ -137,11 +138,12 @@ def _model(config: RunConfig, name: str) -> ModelConfig:
         )
     if model.backend == "fake":
         FakeOptions.of(model.options)
-    elif model.options:
+        return model
+    if model.options:
         raise ConfigError(
             f"models.{name}.options: the embedded backend has none (got {model.options})"
         )
-    return model
+    return model.model_copy(update={"revision": weights.revision("embedded")})
 
 
 def _last_reader(recipe: recipes.Recipe, models: Mapping[str, ModelConfig]) -> str:

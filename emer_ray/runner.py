@@ -60,8 +60,8 @@ def connect() -> Cluster:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    total = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     return Cluster(
         cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, local=not address
     )
@@ -102,7 +102,7 @@ def data_context() -> dict[str, Any]:
 
 def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
     """Stream shards through the pools and yield what the last one returns, as it finishes."""
-    data = ray.data.from_arrow(list(tables))
+    data: ray.data.Dataset = ray.data.from_arrow(list(tables))
     for pool in pools:
         data = data.map_batches(
             _actor_class(pool),

@@ -1,4 +1,4 @@
-"""Door for `ray job submit … -- python jobs/relabel.py CONFIG [options]`: same words as `emer relabel`."""
+"""Door for `ray job submit … -- python jobs/relabel.py CONFIG …`: the words of `emer relabel`."""
 
 import sys
 

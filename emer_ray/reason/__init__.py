@@ -1,4 +1,4 @@
-"""Reasoners: `explain(clues) -> replies`, one method, one answer per input, order kept (house §4.7)."""
+"""Reasoners: `explain(clues) -> replies`, one answer per input, order kept (house §4.7)."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -17,7 +17,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus"),
     ),
-    "wiring": ("stages", "pipeline"),
+    "wiring": ("containment", "stages", "pipeline"),
     "running": ("runner",),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
@@ -33,6 +33,8 @@ OWN_FLOOR_ALLOWED = {
     ("storage", "errors"),
     ("weights", "weights_tfjs"),
     ("demo_corpus", "weights"),
+    ("stages", "containment"),
+    ("pipeline", "containment"),
     ("pipeline", "stages"),
     ("demo", "relabel"),
     ("demo", "show"),
