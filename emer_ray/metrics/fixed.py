@@ -16,7 +16,7 @@ EMER_CANDIDATES: Final = ("happy", "angry", "worried", "sad", "surprise", "neutr
 
 Preference = Literal["a1", "a2", "same"]
 SIDES: Final[tuple[Preference, ...]] = ("a1", "a2")
-SAME: Final = "same"
+SAME: Final[Preference] = "same"
 
 
 def classification(
