@@ -1,8 +1,10 @@
 """What decoding a clip gives: which frames and when, which sound, which facts, which failures."""
 
 import importlib.metadata
+import io
 import struct
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from emer_ray.config import MediaConfig
-from emer_ray.errors import ClipError, ConfigError
+from emer_ray.errors import ClipError, ConfigError, StorageError
 from emer_ray.media import check_decoders, decode_clip
 from emer_ray.media.sampling import choose, target_size
 from emer_ray.records import Clip, DecodedClip
@@ -147,6 +149,36 @@ def test_a_window_reached_by_seeking_shows_what_the_whole_file_does(long_film: s
     assert window.media.decoded_s == pytest.approx(1.75)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mkv", {}),
+        ("a.ts", {}),  # seeks to any picture, not to key frames
+        ("a.flv", {}),
+        ("h264.avi", {"audio_codec": "libmp3lame"}),  # no time stamps, B frames
+        ("mpeg4.avi", {"codec": "mpeg4", "audio_codec": "libmp3lame"}),
+        ("plain.avi", {"codec": "mpeg4", "b_frames": 0, "audio_codec": "libmp3lame"}),
+        ("vp9.webm", {"codec": "libvpx-vp9", "audio": False}),
+    ],
+)
+def test_windows_of_every_container_show_what_the_whole_file_does(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    path = synth.clip(tmp_path / name, seconds=12, key_every=24, **options)
+    every = MediaConfig(frames=144, size_px=96)
+    whole = decode(path, every)
+    assert whole.frames is not None
+    for start_s, end_s in ((2.2, 3.3), (6.6, 8.1), (10.0, 12.0)):
+        window = decode(path, every, start_s=start_s, end_s=end_s)
+        inside = [
+            number
+            for number, time_s in enumerate(whole.frame_times_s)
+            if start_s - 1e-5 <= time_s < end_s - 1e-5
+        ]
+        assert np.array_equal(window.frames, whole.frames[inside])
+        assert window.media.short is False
+
+
 def test_a_window_between_two_pictures_shows_the_earlier_one(tmp_path: Path) -> None:
     slides = synth.clip(tmp_path / "slides.mp4", times_s=[0, 1, 2, 3], audio=False)
     decoded = decode(slides, start_s=1.4, end_s=1.8)
@@ -249,6 +281,31 @@ def test_absent_and_silent_modalities_are_facts(tmp_path: Path) -> None:
 def test_a_shorter_sound_track_is_not_damage(tmp_path: Path) -> None:
     decoded = decode(synth.clip(tmp_path / "film.mp4", seconds=4, audio_seconds=1))
     assert (decoded.media.short, decoded.media.declared_s) == (False, 4.0)
+
+
+class Failing(io.BytesIO):
+    """An object whose store breaks off after some reads."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self.reads = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads -= 1
+        if self.reads < 0:
+            raise StorageError("storage", "the connection keeps breaking")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("reads", [0, 1, 4])
+def test_a_store_that_breaks_off_is_not_mistaken_for_a_short_file(
+    long_film: str, monkeypatch: pytest.MonkeyPatch, reads: int
+) -> None:
+    data = Path(long_film).read_bytes()
+    monkeypatch.setattr(
+        "emer_ray.media.decode.opened", lambda *_: nullcontext(Failing(data, reads))
+    )
+    assert failure("s3://bucket/long.mp4") == "storage"
 
 
 # Folders of images.
