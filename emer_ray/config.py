@@ -52,6 +52,9 @@ class OutputConfig(_Section):
     shard_clips: Count = 16
     """Clips per shard; lowered where a shard's heaviest table would pass `block_mb`."""
     block_mb: Count = 128
+    in_flight: Count | None = None
+    """Shards under way at a time, decoded and not yet written: what a stop may have to do again.
+    Left out: four per actor."""
     snapshot_clips: Count = 10_000
     """The driver rolls an index snapshot after this many receipts."""
 
@@ -112,6 +115,10 @@ class PoolConfig(_Section):
 class BudgetConfig(_Section):
     failed_share: Share = 0.2
     stop_early: bool = False
+    stall_s: Positive = 900.0
+    """Without a finished clip for so long, the log says what every stage is waiting for."""
+    drain_s: Positive = 25.0
+    """After SIGTERM, for what is in flight; stay below the grace period of who sends it."""
     usd: Positive | None = None
 
 

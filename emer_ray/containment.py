@@ -120,6 +120,8 @@ def _rows(table: pa.Table) -> list[Row]:
 def _buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
     """View the values of a large_binary column; its scalars would copy each of them."""
     for chunk in column.chunks:
+        if not len(chunk):
+            continue
         _, offsets, data = chunk.buffers()
         ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
         for number, valid in enumerate(chunk.is_valid().to_pylist()):

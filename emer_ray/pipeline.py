@@ -82,6 +82,7 @@ def steps(
             stage=stages.Decode,
             settings={
                 "media": config.media,
+                "run": run if contained else None,
                 "faults": config.faults.get("decode", {}),
                 "drops": (),
             },
@@ -275,6 +276,11 @@ def run_local(flow: Sequence[Step], tables: Iterable[pa.Table]) -> Iterator[pa.T
             yield chain(table)
     finally:
         chain.close()
+
+
+def in_flight(config: RunConfig, chosen: Sequence[Pool]) -> int:
+    """Choose how many shards may be under way: enough that no actor waits for its next."""
+    return config.output.in_flight or 4 * sum(pool.max_actors for pool in chosen)
 
 
 def provenance(config: RunConfig) -> Provenance:

@@ -34,7 +34,7 @@ from emer_ray.records import (
     Provenance,
     Reply,
 )
-from emer_ray.store import parts
+from emer_ray.store import drain, parts
 
 
 class Stage(Protocol):
@@ -49,12 +49,20 @@ class Decode:
     """Frames and sound of each clip, decoded in a child process."""
 
     def __init__(
-        self, *, media: MediaConfig, faults: Mapping[str, Fault], drops: Collection[str]
+        self,
+        *,
+        media: MediaConfig,
+        run: str | None,
+        faults: Mapping[str, Fault],
+        drops: Collection[str],
     ) -> None:
         self._decoder = Decoder(media, faults=faults)
+        self._run = run
         self._drops = drops
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self._run is not None and drain.requested(self._run):
+            table = table.slice(0, 0)  # a shard that leaves no rows is as if it had never begun
         return through(table, stage="decode", to=schema.DECODED, work=self._work, drops=self._drops)
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:

@@ -118,7 +118,7 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
         assert data_context["max_errored_blocks"] == 0
         started = time.perf_counter()
         done, arrivals = 0, []
-        for receipts in runner.run(pools, tables):
+        for receipts in runner.run(pools, tables, in_flight=flow_of.in_flight(config, pools)):
             done += receipts.num_rows
             arrivals.append((done, time.perf_counter() - started))
         assert done == clips, f"{done} receipts of {clips} clips"

@@ -18,7 +18,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus"),
     ),
     "wiring": ("containment", "stages", "pipeline"),
-    "running": ("runner",),
+    "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench",),
