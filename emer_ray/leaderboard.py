@@ -13,8 +13,9 @@ import polars as pl
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
-from emer_ray.evaluate import Options, evaluate
+from emer_ray.evaluate import evaluate
 from emer_ray.metrics import fixed, inputs, suites
+from emer_ray.metrics.comparison import Options
 from emer_ray.metrics.ranking import Duel, Rank, bradley_terry
 
 TABLES: Final = (".csv", ".json", ".jsonl", ".parquet", ".npz")

@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from emer_ray.evaluate import Options, evaluate
+from emer_ray.evaluate import evaluate
 from emer_ray.metrics import lexicon
+from emer_ray.metrics.comparison import Options
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["happy", "sad", "angry", "worried", "calm", "zzzz"]

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from emer_ray import schema
 from emer_ray.cli import main
 from emer_ray.errors import ConfigError
-from emer_ray.evaluate import Evaluation, Options, evaluate, options
+from emer_ray.evaluate import Evaluation, evaluate, options
 from emer_ray.leaderboard import leaderboard
 from emer_ray.metrics import lexicon
+from emer_ray.metrics.comparison import Options
 
 OPTIONS = Options(wheels=lexicon.default(), resamples=0)
 
@@ -74,6 +75,21 @@ def test_nothing_in_common_is_0_and_not_null(score: Callable[..., Evaluation]) -
     assert result.value("wheel.M1.f") == 0.0
     assert result.value("wheel.mean.L1.f") == 0.0
     assert result.value("set.avg") == 0.0
+
+
+def test_a_reference_without_any_label_is_skipped(score: Callable[..., Evaluation]) -> None:
+    metrics = score(named("[happy]"), named("")).summary()["metrics"]
+    assert metrics["wheel.M1.f"]["n"] == 1
+    assert {metrics[m]["value"] for m in ("wheel.M1.f", "set.avg", "wheel.mean.L1.f")} == {None}
+
+
+def test_a_column_without_content_gives_way(score: Callable[..., Evaluation]) -> None:
+    gold = {"name": ["a"], "openset": [""], "label": ["happy"], "valence": [""]}
+    pred = {"name": ["a"], "openset": ["[happy]"], "label": ["happy"], "valence": ["1"]}
+    found = score(pred, gold).summary()["metrics"]
+    assert found["acc"]["value"] == 1.0
+    assert found["hit.mean"]["value"] == 1.0
+    assert not [metric for metric in found if metric.startswith(("wheel", "valence"))]
 
 
 def test_empty_tables(score: Callable[..., Evaluation]) -> None:
