@@ -147,8 +147,8 @@ class _Gate:
     """Lets shards in while fewer than `most` are under way.
 
     Ray Data bounds bytes, not work: where blocks are small, decoders would run ahead of a slow
-    model by hours, and a stop would lose all of it or wait for it. A shard that a restarted actor brings
-    again is in already.
+    model by hours, and a stop would lose all of it or wait for it. A shard that a restarted actor
+    brings again is in already.
     """
 
     def __init__(self, most: int) -> None:
