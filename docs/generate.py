@@ -59,7 +59,12 @@ def help_of(words: str, command: click.Command) -> str:
     context = None
     for word in words.split():
         context = click.Context(
-            command, info_name=word, parent=context, terminal_width=80, max_content_width=80
+            command,
+            info_name=word,
+            parent=context,
+            terminal_width=80,
+            max_content_width=80,
+            help_option_names=["-h", "--help"],  # as the group hands down to every command
         )
     assert context is not None
     return command.get_help(context)
