@@ -68,21 +68,48 @@ def overlap(gold: Labels, pred: Labels, images: Images) -> Overlap:
 
     `gold` and `pred` hold the same clips in the same order over the same words.
     """
+    return overlaps(gold, pred, [images])[0]
+
+
+def overlaps(gold: Labels, pred: Labels, mappings: Sequence[Images]) -> list[Overlap]:
+    """`overlap` for several mappings at once; small ones share a machine word."""
     if len(gold) != len(pred) or gold.words is not pred.words:
         raise ValueError("overlap needs the same clips in the same order, over the same words")
-    if len(images.names) <= _MASK_BITS:
-        return _by_masks(gold, pred, images.numbers)
-    long = np.maximum(gold.sizes, pred.sizes) > _MOST_COLUMNS
-    if not long.any():
-        return _by_columns(gold, pred, images.numbers)
-    return _by_pairs(gold.recode(images), pred.recode(images))
+    found: dict[int, Overlap] = {}
+    for pack in _packs(mappings):
+        bits = np.zeros(len(mappings[0].numbers), np.uint64)
+        for place, shift in pack.items():
+            table = mappings[place].numbers
+            bits |= np.where(table < 0, 0, 1 << (table + shift).astype(np.uint64)).astype(np.uint64)
+        g, p = _masks(gold, bits), _masks(pred, bits)
+        for place, shift in pack.items():
+            mine = np.uint64(((1 << len(mappings[place].names)) - 1) << shift)
+            sizes = (np.bitwise_count(masks & mine).astype(np.int64) for masks in (g, p, g & p))
+            found[place] = Overlap(*sizes)
+    long = bool(len(gold)) and max(gold.sizes.max(), pred.sizes.max()) > _MOST_COLUMNS
+    for place, images in enumerate(mappings):
+        if place not in found and long:
+            found[place] = _by_pairs(gold.recode(images), pred.recode(images))
+        elif place not in found:
+            found[place] = _by_columns(gold, pred, images.numbers)
+    return [found[place] for place in range(len(mappings))]
 
 
-def _by_masks(gold: Labels, pred: Labels, table: Codes) -> Overlap:
-    """A set is one machine word."""
-    bits = np.where(table >= 0, np.uint64(1) << table.astype(np.uint64), np.uint64(0))
-    g, p = _masks(gold, bits), _masks(pred, bits)
-    return Overlap(*(np.bitwise_count(masks).astype(np.int64) for masks in (g, p, g & p)))
+def _packs(mappings: Sequence[Images]) -> list[dict[int, int]]:
+    """Put mappings with few names side by side into words: place of a mapping to its first bit."""
+    packs: list[dict[int, int]] = []
+    free: list[int] = []
+    for place, images in enumerate(mappings):
+        width = len(images.names)
+        if width > _MASK_BITS:
+            continue
+        word = next((number for number, left in enumerate(free) if left >= width), len(packs))
+        if word == len(packs):
+            packs.append({})
+            free.append(_MASK_BITS)
+        packs[word][place] = _MASK_BITS - free[word]
+        free[word] -= width
+    return packs
 
 
 def _masks(labels: Labels, bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

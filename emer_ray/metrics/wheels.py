@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from emer_ray.metrics.labels import Labels, number
-from emer_ray.metrics.sets import overlap
+from emer_ray.metrics.sets import overlap, overlaps
 from emer_ray.metrics.stats import Family, Floats, Sums, Value, mean_sums, means, prf
 
 Row = tuple[str, str, str]
@@ -85,9 +85,8 @@ def scores(gold: Labels, pred: Labels, wheels: Wheels) -> dict[str, Floats]:
 
     def compare(start: int) -> None:
         some = slice(start, start + _CHUNK)
-        g, p = gold.part(some), pred.part(some)
-        for metric, mapping in zip(MAPPINGS, images, strict=True):
-            found = overlap(g, p, mapping)
+        compared = overlaps(gold.part(some), pred.part(some), images)
+        for metric, found in zip(MAPPINGS, compared, strict=True):
             columns[f"{metric}.p"][some] = found.precision
             columns[f"{metric}.r"][some] = found.recall
 

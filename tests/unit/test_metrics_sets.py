@@ -39,6 +39,25 @@ def _compare(pairs: list[tuple[list[str], list[str]]]) -> None:
         assert (found.n_gold[i], found.n_pred[i], found.n_both[i]) == (len(a), len(b), len(a & b))
 
 
+@pytest.mark.parametrize("widths", [(3, 60, 2, 64, 1), (64, 64), (65, 3), (0, 2)])
+def test_mappings_that_share_a_word_do_not_mix(widths: tuple[int, ...]) -> None:
+    words = [str(number) for number in range(70)]
+    gold = pl.Series([words[i : i + 5] for i in range(60)])
+    pred = pl.Series([words[i : i + 3] for i in range(60)])
+    g, p = labels.encode(gold, pred)
+    mappings = [
+        labels.number(str(int(w) % width) if width and int(w) < 68 else None for w in g.words)
+        for width in widths
+    ]
+    for found, images in zip(sets.overlaps(g, p, mappings), mappings, strict=True):
+        one, two = g.recode(images), p.recode(images)
+        for i in range(60):
+            a = set(one.codes[one.offsets[i] : one.offsets[i + 1]].tolist())
+            b = set(two.codes[two.offsets[i] : two.offsets[i + 1]].tolist())
+            sizes = (found.n_gold[i], found.n_pred[i], found.n_both[i])
+            assert sizes == (len(a), len(b), len(a & b))
+
+
 def test_an_empty_reference_is_not_scored_and_an_empty_prediction_scores_0() -> None:
     g, p = labels.encode(pl.Series([["a"], [], []]), pl.Series([[], ["a"], []]))
     found = sets.overlap(g, p, labels.number(g.words))
