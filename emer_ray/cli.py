@@ -483,6 +483,60 @@ def leaderboard(
         print_json(board.summary())
 
 
+@main.command()
+@click.argument("name", required=False)
+@click.argument("root", required=False)
+@click.option(
+    "--split", multiple=True, metavar="NAME", help="Only clips of this split; may be repeated."
+)
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="The manifest: .parquet, .csv or .jsonl, local or s3://.",
+)
+@click.option("--list", "only_list", is_flag=True, help="List the corpora, and what is known.")
+@json_option
+def corpus(
+    name: str | None,
+    root: str | None,
+    split: tuple[str, ...],
+    out: str | None,
+    only_list: bool,
+    as_json: bool,
+) -> None:
+    """Turn a corpus as its owner publishes it into a manifest.
+
+    ROOT is a folder or s3:// prefix; it is listed once, and media are not opened. NAME is one of
+    `emer corpus --list`, or a .toml file that describes another corpus (docs/corpora.md). Beside
+    the manifest, FILE.left_out.csv lists what has no row, with the reason.
+
+    \b
+    emer corpus meld s3://bucket/MELD.Raw --split test -o meld.parquet
+    """
+    from emer_ray.corpus import corpus as run_corpus
+    from emer_ray.corpus import described
+
+    if only_list:
+        known = described()
+        for each in known:
+            click.echo(f"{each['name']}: {each['title']}")
+            for fact in ("labels", "scale", "splits", "licence_tag", "checked"):
+                click.echo(f"  {fact}: {each[fact]}")
+        if as_json:
+            print_json({"corpora": known})
+        return
+    if name is None or root is None or out is None:
+        raise click.UsageError("give NAME ROOT -o FILE, or --list")
+    found = run_corpus(name, root, out, split).summary()
+    for key, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{word} {n}" for word, n in value.items()) or "none"
+        click.echo(f"{key}: {_inert(value)}")
+    if as_json:
+        print_json(found)
+
+
 @main.group()
 def models() -> None:
     """Fetch, list and share the weights of the embedded models."""

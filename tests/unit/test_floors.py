@@ -15,13 +15,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "schema", "records", "config", "storage"),
     "work": (
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
-        *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus"),
+        *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
     ),
     "wiring": ("containment", "stages", "pipeline"),
     "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench",),
+        *("bench", "corpus"),
     ),
     "skin": ("cli",),
 }
