@@ -62,14 +62,14 @@ class OutputConfig(_Section):
 class MediaConfig(_Section):
     """How clips are decoded; all but `threads`, `deadline_s` and `memory_mb` change results."""
 
-    frames: Count = 16
+    frames: Count = 24
     sampling: Literal["centre", "affectgpt", "segment_start", "fps"] = "centre"
     """centre: middle of n equal segments. affectgpt, segment_start: the rules of earlier systems
     (science §a.6). fps: every 1/`fps` seconds, at most `frames`."""
     fps: Positive | None = None
     """Only with sampling = "fps"."""
     resize: Literal["shorter", "square", "none"] = "shorter"
-    size_px: Count = 448
+    size_px: Count = 360
     """Shorter side at most this (never enlarged), or the side of the square."""
     max_mb: Count = 2048
     max_pixels: Count = 8192 * 4320

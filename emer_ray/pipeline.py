@@ -144,6 +144,11 @@ def _model(config: RunConfig, name: str) -> ModelConfig:
         raise ConfigError(
             f"models.{name}.options: the embedded backend has none (got {model.options})"
         )
+    if config.language != "en":
+        raise ConfigError(
+            f"language = {config.language!r}: the embedded baseline writes English only; set "
+            f'language = "en" (Chinese subtitles are quoted as given)'
+        )
     return model.model_copy(update={"revision": weights.revision("embedded")})
 
 

@@ -125,3 +125,8 @@ def test_the_weights_that_are_present_are_part_of_the_fingerprint(
     before = pipeline.fingerprint_parts(embedded())["models.main.revision"]
     monkeypatch.setenv("EMER_MODELS", str(tmp_path))
     assert pipeline.fingerprint_parts(embedded())["models.main.revision"] not in (None, before)
+
+
+def test_the_baseline_refuses_a_language_it_cannot_write() -> None:
+    with pytest.raises(ConfigError, match="writes English only"):
+        pipeline.steps(embedded(language="zh"), run="r", baselines={})
