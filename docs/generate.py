@@ -1,22 +1,22 @@
-"""Write the generated parts of the README: the data contract and the command reference.
+"""Write the generated parts of the pages: data contract, command reference, measures.
 
-    python docs/generate.py            rewrite README.md
-    python docs/generate.py --check    exit 1 when it is not what would be written
+    python docs/generate.py            rewrite the pages
+    python docs/generate.py --check    exit 1 when a page is not what would be written
 
 A part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
 from emer_ray import cli, schema
 from emer_ray.errors import FAILURE_KINDS
+from emer_ray.perceive.measures import MEASURES
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 TABLES = {
     "manifest": schema.RUN_MANIFEST,
@@ -79,25 +79,35 @@ def command_reference() -> str:
     return "\n".join(parts)
 
 
-def generated(text: str) -> str:
-    """Put the generated parts into a README's text."""
-    for name, part in (
-        ("data contract", data_contract()),
-        ("failure kinds", failure_kinds()),
-        ("command reference", command_reference()),
-    ):
+def measures() -> str:
+    """Every number that the embedded perception reads off a clip."""
+    lines = ["| measure | unit | meaning |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{n}` | {unit} | {doc} |" for n, (unit, doc) in MEASURES.items()])
+
+
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": {
+        "data contract": data_contract,
+        "failure kinds": failure_kinds,
+        "command reference": command_reference,
+    },
+    ROOT / "docs" / "embedded.md": {"measures": measures},
+}
+
+
+def generated(page: Path) -> str:
+    """A page's text with its generated parts as they should be."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in PAGES[page].items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        assert pattern.search(text), f"README.md has no part {name!r}"
-        text = pattern.sub(lambda _, part=part, b=begin, e=end: f"{b}\n{part}\n{e}", text)
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{part()}\n{end}{rest.split(end)[1]}"
     return text
 
 
 if __name__ == "__main__":
-    old = README.read_text(encoding="utf-8")
-    new = generated(old)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            0 if old == new else "README.md is not what docs/generate.py writes; run `make docs`"
-        )
-    README.write_text(new, encoding="utf-8")
+    for path in PAGES:
+        new = generated(path)
+        if "--check" in sys.argv[1:] and path.read_text(encoding="utf-8") != new:
+            sys.exit(f"{path.name} is not what docs/generate.py writes; run `make docs`")
+        path.write_text(new, encoding="utf-8")

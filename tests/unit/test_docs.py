@@ -19,8 +19,9 @@ generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
 
 
-def test_the_generated_parts_of_the_readme_are_fresh() -> None:
-    assert generate.generated(README) == README, "run `make docs`"
+@pytest.mark.parametrize("page", generate.PAGES, ids=lambda page: page.name)
+def test_the_generated_parts_of_a_page_are_fresh(page: Path) -> None:
+    assert generate.generated(page) == page.read_text(encoding="utf-8"), "run `make docs`"
 
 
 @pytest.mark.parametrize(("words", "command"), list(generate.commands()), ids=lambda x: str(x))
