@@ -509,7 +509,7 @@ def corpus(
 
     ROOT is a folder or s3:// prefix; it is listed once, and media are not opened. NAME is one of
     `emer corpus --list`, or a .toml file that describes another corpus (docs/corpora.md). Beside
-    the manifest, FILE.left_out.csv lists what has no row, with the reason.
+    the manifest, a file ending in .left_out.csv lists what has no row, with the reason.
 
     \b
     emer corpus meld s3://bucket/MELD.Raw --split test -o meld.parquet
