@@ -46,7 +46,8 @@ _KEYS: Final[dict[str, set[str]]] = {
     "labels": {"file", "clip_id", "media"},
     "columns": set(_COLUMNS),
 }
-_TOP: Final = {"name", "licence_tag", "media", "labels", "columns", "scores", "words"}
+_TABLES: Final = {"media", "labels", "columns", "scores", "words"}
+_TOP: Final = {"name", "licence_tag", *_TABLES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +86,14 @@ def load(uri: str) -> Corpus:
 
 
 def _checked(uri: str, given: Mapping[str, Any]) -> _Recipe:
+    for key in sorted(_TABLES & given.keys()):
+        if not isinstance(given[key], dict):
+            raise ConfigError(f"{uri}: {key} is not a table; write [{key}]")
+        for name, value in given[key].items():
+            kinds = (int, float) if name == "fps" else str
+            if not isinstance(value, kinds):
+                kind = "number" if name == "fps" else "text in quotes"
+                raise ConfigError(f"{uri}: {key}.{name} = {value!r} is no {kind}")
     media, labels = dict(given.get("media", {})), given.get("labels", {})
     for section, known in (("", _TOP), *_KEYS.items()):
         found = given if not section else given.get(section, {})
@@ -164,18 +173,18 @@ def _row(
 
     uris = {kind: tree.take(found[key]) for kind, found in paths.items() if key in found}
     ov, label = cell("label_ov"), cell("label_onehot")
-    scores = {word: sheets.number(cells.get(name)) for word, name in recipe.scores.items()}
-    for column in _NUMBERS:
-        if cell(column) is not None and sheets.number(cell(column)) is None:
-            tree.leave(f"{clip_id}: {cell(column)}", "unreadable", f"{column} is not a number")
+    scores = {
+        word: tree.number(clip_id, name, cells.get(name)) for word, name in recipe.scores.items()
+    }
+    numbers = {column: tree.number(clip_id, column, cell(column)) for column in _NUMBERS}
     used = {*recipe.columns.values(), *recipe.scores.values(), *_COLUMNS, "clip_id"}
     video = uris.get("video")
     return Row(
         clip_id=clip_id,
         video_uri=video or uris.get("images"),
         audio_uri=uris.get("audio"),
-        start_s=sheets.number(cell("start_s")),
-        end_s=sheets.number(cell("end_s")),
+        start_s=numbers["start_s"],
+        end_s=numbers["end_s"],
         fps=recipe.fps if video is None and "images" in uris else None,
         subtitle_zh=cell("subtitle_zh"),
         subtitle_en=cell("subtitle_en"),
@@ -185,6 +194,6 @@ def _row(
         label_onehot=recipe.words.get(label, label) if label else None,
         label_ov=sheets.words(ov) if ov else None,
         label_scores={word: x for word, x in scores.items() if x is not None} or None,
-        valence=sheets.number(cell("valence")),
+        valence=numbers["valence"],
         extra={name: value or None for name, value in cells.items() if name not in used},
     )

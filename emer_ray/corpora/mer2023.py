@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from emer_ray.corpora import mer, sheets
+from emer_ray.corpora import mer
 from emer_ray.corpora.row import Corpus, Row
 from emer_ray.corpora.tree import Tree
 
@@ -16,7 +16,7 @@ def _rows(tree: Tree) -> Iterator[Row]:
             labelled[line["name"]] = Row(
                 clip_id=line["name"],
                 label_onehot=mer.word(tree, line["name"], line["discrete"]),
-                valence=sheets.number(line.get("valence")),
+                valence=tree.number(line["name"], "valence", line.get("valence")),
             )
     videos = tree.index(rf"(?:train|test\d)/(?:[^/]+/)*{mer.VIDEO}")
     for row in mer.clips(tree, videos, labelled):

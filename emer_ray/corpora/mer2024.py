@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from emer_ray.corpora import mer, sheets
+from emer_ray.corpora import mer
 from emer_ray.corpora.row import Corpus, Row
 from emer_ray.corpora.tree import Tree
 
@@ -15,7 +15,7 @@ def _rows(tree: Tree) -> Iterator[Row]:
             labelled[line["name"]] = Row(
                 clip_id=line["name"],
                 label_onehot=mer.word(tree, line["name"], line["discrete"]),
-                valence=sheets.number(line["valence"]),
+                valence=tree.number(line["name"], "valence", line["valence"]),
             )
     videos = tree.index(rf"video-(?:un)?labeled[^/]*/(?:[^/]+/)*{mer.VIDEO}")
     for row in mer.clips(tree, videos, labelled):

@@ -37,7 +37,9 @@ def _with(tree: Tree, row: Row, track: str, line: dict[str, str]) -> Row:
     ov = row.label_ov
     if ov is None and line.get("openset"):
         ov = sheets.words(line["openset"])
-    valence = row.valence if row.valence is not None else sheets.number(line.get("valence"))
+    valence = row.valence
+    if valence is None:
+        valence = tree.number(row.clip_id, "valence", line.get("valence"))
     extra = dict(row.extra)
     extra["tracks"] = " ".join(filter(None, (extra.get("tracks"), track)))
     if line.get("reason"):

@@ -33,15 +33,16 @@ def labels(
                 what = f"{sheet.string}: {recording} {line['clip_id']}"
                 tree.leave(what, "unreadable", "clip_id is not a number")
                 continue
-            read = {name: sheets.number(line.get(name)) for name in intensities}
+            clip_id = f"{recording}_{int(number)}"
+            read = {name: tree.number(clip_id, name, line.get(name)) for name in intensities}
             said, chinese = line.get("text") or None, fallback != "cp1252"
             labelled[recording, int(number)] = Row(
-                clip_id=f"{recording}_{int(number)}",
+                clip_id=clip_id,
                 source_id=recording,
                 subtitle_zh=said if chinese else None,
                 subtitle_en=None if chinese else said,
                 split=line.get("mode") or None,
-                valence=sheets.number(line["label"]),
+                valence=tree.number(clip_id, "label", line["label"]),
                 label_scores={name: x for name, x in read.items() if x is not None} or None,
                 extra={name: line.get(name) or None for name in _OF_ONE_SENSE},
             )
@@ -71,4 +72,8 @@ def say_what_is_absent(
     if not labelled:
         tree.leave(table, "no_label", "none is under ROOT (.csd and pickle files are not read)")
     for at in sorted(labelled.keys() - set().union(*media)):
-        tree.leave("_".join(map(str, at)), "no_media", "no file of this segment; is ROOT whole?")
+        tree.leave(
+            "_".join(map(str, at)),
+            "no_media",
+            "no media or no times of this segment; is ROOT whole?",
+        )

@@ -54,7 +54,7 @@ def _published(tree: Tree) -> dict[segments.Key, Row]:
             clip_id="",
             source_id=at[0],
             split=splits.get(at),
-            valence=sheets.number(by_sense["M"][at]),
+            valence=tree.number("_".join(map(str, at)), "label", by_sense["M"][at]),
             extra={f"label_{sense}": by_sense.get(sense, {}).get(at) for sense in "TAV"},
         )
         for at in order

@@ -88,6 +88,13 @@ class Tree:
         self._taken.add(what)
         self.left_out.append(LeftOut(what=what, reason=reason, detail=detail))
 
+    def number(self, clip: str, column: str, cell: str | None) -> float | None:
+        """Read a number of a clip; what is neither a number nor blank is noted, and null."""
+        value = sheets.number(cell)
+        if cell and value is None:
+            self.leave(f"{clip}: {cell}", "unreadable", f"{column} is not a number")
+        return value
+
     def leave_rest(self) -> None:
         """Account for every file with media, and every folder of images, that is left."""
         for path in (*self._files, *self._folders):

@@ -264,6 +264,8 @@ video = '(?P<split>train|test)/(?P<label_onehot>[a-z]+)/(?P<clip_id>(?P<speaker>
         (("shows/(?P<clip_id>[^/]+)", "shows/(?P<clip_id>[^/]+"), "video is no regular expression"),
         (("shows/(?P<clip_id>", "shows/(?P<name>"), r"media.video has no group"),
         (("[media]", "[media"), "no TOML"),
+        (("fps = 12.5", 'fps = "fast"'), "media.fps = 'fast' is no number"),
+        (('valence = "sentiment"', "valence = 3"), "columns.valence = 3 is no text in quotes"),
     ],
 )
 def test_a_wrong_description_is_refused_by_key(
@@ -272,6 +274,12 @@ def test_a_wrong_description_is_refused_by_key(
     assert change[0] in GENERIC
     with pytest.raises(ConfigError, match=says):
         corpora.named(described(tmp_path, GENERIC.replace(*change)))
+
+
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    text = 'name = "x"\nwords = "happy"\n[media]\nvideo = "(?P<clip_id>.+)"'
+    with pytest.raises(ConfigError, match=r"words is not a table; write \[words\]"):
+        corpora.named(described(tmp_path, text))
 
 
 def test_a_template_that_does_not_fit_its_table_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def test_iemocap_lists_what_has_no_place(tmp_path: Path) -> None:
     assert found.left("alternative") == [
         "Session5/sentences/wav/Ses05F_script03_1/Ses05F_script03_1_F033.wav"
     ]
-    assert found.left("unreadable")[-1].endswith("[2.5000, 2.5000, 2.5000]")
+    judgements = [line for line in found.left("unreadable") if "EmoEvaluation" in line]
+    assert len(judgements) == 1
+    assert "Ses05F_script03_1_F036\tqqq" in judgements[0]
     assert found.left("unmatched") == []
 
 
@@ -199,6 +201,7 @@ MOSI = {
     "label.csv": table(
         LABELS,
         ["_dI--eQ6qVU", "1", "", "2.4", "", "", "", "train"],
+        ["_dI--eQ6qVU", "3", "so", "good", "", "", "", "train"],
         ["_dI--eQ6qVU", "7", "gone", "-1.0", "", "", "", "test"],
         ["_dI--eQ6qVU", "x", "?", "0", "", "", "", "test"],
     ),
@@ -217,10 +220,11 @@ def test_mosi_splits_names_at_the_last_underscore(tmp_path: Path) -> None:
 def test_mosi_lists_what_has_no_place(tmp_path: Path) -> None:
     assert read("mosi", tmp_path, MOSI).all_left() == {
         "unreadable": [
+            "_dI--eQ6qVU_3: good",
             "label.csv: _dI--eQ6qVU x",
             "Raw/Transcript/Segmented/_dI--eQ6qVU.annotprocessed: no mark",
         ],
-        "no_media": ["_dI--eQ6qVU_7"],
+        "no_media": ["_dI--eQ6qVU_3", "_dI--eQ6qVU_7"],
         "unmatched": [
             "Raw/Video/Full/_dI--eQ6qVU.mp4",
             "Raw/Video/Segmented/_dI--eQ6qVU_2.mp4",
