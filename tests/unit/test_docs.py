@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emer_ray import config, recipes
+from emer_ray import config, recipes, weights
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,6 +65,11 @@ def test_shipped_recipes_load_and_their_prompts_exist_in_both_languages() -> Non
         for step in recipes.load(name).steps:
             for language in ("en", "zh"):
                 assert recipes.prompt_text(step.prompt, language).strip()  # type: ignore[arg-type]
+
+
+def test_the_readme_says_how_much_a_demo_downloads() -> None:
+    megabytes = sum(source.size for source in weights.sources("embedded")) / 1e6
+    assert f"{megabytes:.0f} MB of pinned weights" in README
 
 
 def test_dependencies_are_bounded() -> None:
