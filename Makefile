@@ -1,10 +1,11 @@
 # make demo   explain the demo clips      make check  format, lint, types
 # make test   the test suite (≤ 20 min)   make bench  measure this machine
+# make docs   write the generated parts of the README
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo test test-full check fmt bench clean
+.PHONY: setup demo test test-full check fmt docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -30,6 +31,9 @@ check: setup
 fmt: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(BIN)/python docs/generate.py
 
 bench: setup
 	$(BIN)/emer bench decode

@@ -343,51 +343,73 @@ def verify(ctx: click.Context, run: str, as_json: bool) -> None:
         ctx.exit(BudgetError.exit_code)
 
 
+def scoring_options(command: F) -> F:
+    """Give a command everything a score depends on beside its tables."""
+    options = [
+        click.option(
+            "--wheels",
+            metavar="DIR",
+            help="Folder of published tables (wheels, word forms, synonyms; csv, json or xlsx) "
+            "instead of the package's own.",
+        ),
+        click.option(
+            "--table",
+            "year",
+            type=click.Choice(["2025", "2026"]),
+            default="2026",
+            show_default=True,
+            help="Which published word forms --wheels means; in 2025 fear also means its opposite.",
+        ),
+        click.option("--groups", metavar="FILE", help="JSON of synonym groups per clip for set.*."),
+        click.option(
+            "--parser",
+            type=click.Choice(["upstream", "robust"]),
+            default="upstream",
+            show_default=True,
+            help="How a cell with labels is read; lists are taken as they are.",
+        ),
+        click.option(
+            "--columns",
+            multiple=True,
+            metavar="OURS=THEIRS",
+            help="Name a column, e.g. --columns explanation=english.",
+        ),
+        click.option(
+            "--by", metavar="COLUMN,…", help="Break down, e.g. --by split,speaker,label,length."
+        ),
+        click.option(
+            "--cluster",
+            metavar="COLUMN",
+            help="Column whose equal values are not independent; default source_id, else speaker.",
+        ),
+        click.option(
+            "--classes", metavar="WORD,…", help="Words of numeric gold labels, from 0 on."
+        ),
+        click.option(
+            "--valence-range",
+            nargs=2,
+            type=float,
+            metavar="LOW HIGH",
+            help="Clip predicted valence.",
+        ),
+        click.option(
+            "--wordnet", metavar="DIR", help="WordNet database: METEOR with synonyms as well."
+        ),
+        click.option(
+            "--resamples", default=1000, show_default=True, help="Bootstrap draws; 0 = none."
+        ),
+        click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("pred")
 @click.option("--reference", required=True, help="Table or run directory with the human truth.")
-@click.option(
-    "--wheels",
-    metavar="DIR",
-    help="Folder of published wheel tables (wheels, word forms, synonyms as csv, json or xlsx) "
-    "instead of the package's own.",
-)
-@click.option(
-    "--table",
-    "year",
-    type=click.Choice(["2025", "2026"]),
-    default="2026",
-    show_default=True,
-    help="Which published word forms --wheels means; in 2025 fear also means its opposite.",
-)
-@click.option("--groups", metavar="FILE", help="JSON of synonym groups per clip for set.*.")
-@click.option(
-    "--parser",
-    type=click.Choice(["upstream", "robust"]),
-    default="upstream",
-    show_default=True,
-    help="How a cell with labels is read; lists are taken as they are.",
-)
-@click.option(
-    "--columns",
-    multiple=True,
-    metavar="OURS=THEIRS",
-    help="Name a column, e.g. --columns explanation=english.",
-)
-@click.option("--by", metavar="COLUMN,…", help="Break down, e.g. --by split,speaker,label,length.")
-@click.option(
-    "--cluster",
-    metavar="COLUMN",
-    help="Column whose equal values are not independent; default source_id, else speaker.",
-)
-@click.option("--classes", metavar="WORD,…", help="Words of numeric gold labels, from 0 on.")
-@click.option(
-    "--valence-range", nargs=2, type=float, metavar="LOW HIGH", help="Clip predicted valence."
-)
-@click.option("--wordnet", metavar="DIR", help="WordNet database: METEOR with synonyms as well.")
+@scoring_options
 @click.option("--suite", metavar="TRACK", help="Add a challenge score, e.g. mer2026.fg.")
-@click.option("--resamples", default=1000, show_default=True, help="Bootstrap draws; 0 = none.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--out", metavar="DIR", help="Write scores.parquet and metrics.parquet there.")
 @click.option(
     "--partitions",
@@ -432,6 +454,104 @@ def evaluate(
     click.echo(result.table())
     if as_json:
         print_json(result.summary())
+
+
+@main.command()
+@click.argument("folder")
+@click.option("--reference", required=True, help="Table, run directory, or folder of nine tables.")
+@scoring_options
+@click.option("--metrics", metavar="ID,…", help="Columns of the board; the first orders it.")
+@click.option("--suite", metavar="mer-unibench", help="Nine data sets per system, ranked by mean.")
+@click.option(
+    "--preferences", metavar="FILE", help="Judged pairs: also rank by Bradley-Terry with ties."
+)
+@json_option
+def leaderboard(
+    folder: str,
+    reference: str,
+    metrics: str | None,
+    suite: str | None,
+    preferences: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Score many systems the same way, best first.
+
+    FOLDER holds a table or run directory per system. With --suite mer-unibench it holds a folder
+    per system with ovmerd+, mer2023, mer2024, iemocap, meld, cmumosi, cmumosei, sims and simsv2 as
+    tables, and --reference a folder with tables of the same names.
+
+    \b
+    emer leaderboard outputs/ --reference gold.csv --metrics wheel.mean.L1.f,set.avg
+    """
+    from emer_ray.evaluate import options
+    from emer_ray.leaderboard import leaderboard as run_leaderboard
+
+    board = run_leaderboard(
+        folder,
+        reference,
+        options(**given),
+        metrics=[metric.strip() for metric in (metrics or "").split(",") if metric.strip()],
+        suite=suite,
+        preferences=preferences,
+    )
+    click.echo(board.table())
+    if as_json:
+        print_json(board.summary())
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.argument("root", required=False)
+@click.option(
+    "--split", multiple=True, metavar="NAME", help="Only clips of this split; may be repeated."
+)
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="The manifest: .parquet, .csv or .jsonl, local or s3://.",
+)
+@click.option("--list", "only_list", is_flag=True, help="List the corpora, and what is known.")
+@json_option
+def corpus(
+    name: str | None,
+    root: str | None,
+    split: tuple[str, ...],
+    out: str | None,
+    only_list: bool,
+    as_json: bool,
+) -> None:
+    """Turn a corpus as its owner publishes it into a manifest.
+
+    ROOT is a folder or s3:// prefix; it is listed once, and media are not opened. NAME is one of
+    `emer corpus --list`, or a .toml file that describes another corpus (docs/corpora.md). Beside
+    the manifest, a file ending in .left_out.csv lists what has no row, with the reason.
+
+    \b
+    emer corpus meld s3://bucket/MELD.Raw --split test -o meld.parquet
+    """
+    from emer_ray.corpus import corpus as run_corpus
+    from emer_ray.corpus import described
+
+    if only_list:
+        known = described()
+        for each in known:
+            click.echo(f"{each['name']}: {each['title']}")
+            for fact in ("labels", "scale", "splits", "licence_tag", "checked"):
+                click.echo(f"  {fact}: {each[fact]}")
+        if as_json:
+            print_json({"corpora": known})
+        return
+    if name is None or root is None or out is None:
+        raise click.UsageError("give NAME ROOT -o FILE, or --list")
+    found = run_corpus(name, root, out, split).summary()
+    for key, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{word} {n}" for word, n in value.items()) or "none"
+        click.echo(f"{key}: {_inert(value)}")
+    if as_json:
+        print_json(found)
 
 
 @main.group()
@@ -555,6 +675,15 @@ def bench_decode(seed: int, clips: int | None, as_json: bool) -> None:
     from emer_ray.bench.decode import decode
 
     _print_bench(decode(seed=seed, clips=clips, say=_say), as_json)
+
+
+@bench.command("metrics")
+@bench_options
+def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:
+    """Twelve wheel metrics of a million clips against a Python loop with equal values."""
+    from emer_ray.bench.metrics import metrics
+
+    _print_bench(metrics(seed=seed, clips=clips, say=_say), as_json)
 
 
 def _print_bench(found: Mapping[str, Any], as_json: bool) -> None:

@@ -53,6 +53,9 @@ class OutputConfig(_Section):
     shard_clips: Count = 16
     """Clips per shard; lowered where a shard's heaviest table would pass `block_mb`."""
     block_mb: Count = 128
+    in_flight: Count | None = None
+    """Shards under way at a time, decoded and not yet written: what a stop may have to do again.
+    Left out: four per actor."""
     snapshot_clips: Count = 10_000
     """The driver rolls an index snapshot after this many receipts."""
 
@@ -60,14 +63,14 @@ class OutputConfig(_Section):
 class MediaConfig(_Section):
     """How clips are decoded; all but `threads`, `deadline_s` and `memory_mb` change results."""
 
-    frames: Count = 16
+    frames: Count = 24
     sampling: Literal["centre", "affectgpt", "segment_start", "fps"] = "centre"
     """centre: middle of n equal segments. affectgpt, segment_start: the rules of earlier systems
     (science §a.6). fps: every 1/`fps` seconds, at most `frames`."""
     fps: Positive | None = None
     """Only with sampling = "fps"."""
     resize: Literal["shorter", "square", "none"] = "shorter"
-    size_px: Count = 448
+    size_px: Count = 360
     """Shorter side at most this (never enlarged), or the side of the square."""
     max_mb: Count = 2048
     max_pixels: Count = 8192 * 4320
@@ -141,6 +144,10 @@ class PoolConfig(_Section):
 class BudgetConfig(_Section):
     failed_share: Share = 0.2
     stop_early: bool = False
+    stall_s: Positive = 900.0
+    """Without a finished clip for so long, the log says what every stage is waiting for."""
+    drain_s: Positive = 25.0
+    """After SIGTERM, for what is in flight; stay below the grace period of who sends it."""
     usd: Positive | None = None
 
 
@@ -204,8 +211,10 @@ def _sentence(item: Mapping[str, Any]) -> str:
     section = _section(parents)
     near = difflib.get_close_matches(wrong, section, n=1, cutoff=0.5)
     elsewhere = [p for p in known_keys() if p.rsplit(".", 1)[-1] == wrong]
-    hint = ".".join([*parents, near[0]]) if near else (elsewhere[0] if elsewhere else None)
-    tail = f"did you mean {hint}?" if hint else f"known keys here: {', '.join(section)}"
+    hint = elsewhere[0] if elsewhere else ".".join([*parents, *near])
+    tail = (
+        f"did you mean {hint}?" if elsewhere or near else f"known keys here: {', '.join(section)}"
+    )
     return f"unknown key {path}: {tail}"
 
 
@@ -226,12 +235,13 @@ def _section(parents: Sequence[str]) -> list[str]:
 
 def known_keys() -> list[str]:
     """List every dotted key, with `<name>` and `<step>` where a name is free."""
-    keys = ["recipe", "language", "modalities"]
+    keys = ["recipe", "language", "modalities", "samples"]
     for prefix, model in (
         ("input", InputConfig),
         ("output", OutputConfig),
         ("media", MediaConfig),
         ("models.<name>", ModelConfig),
+        ("models.<name>.price", PriceConfig),
         ("pools.<step>", PoolConfig),
         ("budget", BudgetConfig),
     ):

@@ -16,9 +16,6 @@ from emer_ray.relabel import Progress, relabel
 from emer_ray.show import show
 from emer_ray.store import index
 
-MEDIA = {"frames": 24, "sampling": "fps", "fps": 4.0, "size_px": 720}
-"""As in jobs/relabel.toml: expressions are short, and a face in a screencast is small."""
-
 
 def demo(
     folder: Path,
@@ -35,9 +32,7 @@ def demo(
         say(f"  {name}: not available ({reason})")
     listed = demo_corpus.build(folder / "clips", lambda line: say(f"  {line}"))
     run = str(folder / "run")
-    config = configuration.parse(
-        {"input": {"manifest": str(listed)}, "output": {"run": run}, "media": MEDIA}
-    )
+    config = configuration.parse({"input": {"manifest": str(listed)}, "output": {"run": run}})
     say(f"explaining the clips of {listed} into {run}:")
     summary = relabel(config, on_progress=on_progress)
     placed = index.load_manifest(run)

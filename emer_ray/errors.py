@@ -7,6 +7,7 @@
     ├── ModelError         weights are missing, unreadable or fail their checksum          (exit 2)
     ├── StorageError       an object cannot be read, written or listed                     (exit 2)
     ├── BudgetError        a run went over its budget; what it wrote stays                 (exit 1)
+    ├── Interrupted        a run was asked to stop and did; starting again resumes        (exit 75)
     └── ClipError          the expected failure of one clip; a row, never the end of a run
 
 A message names the thing, the value and the remedy. Nothing decides by message text: `StorageError`
@@ -93,6 +94,12 @@ class BudgetError(EmerError):
     """A run went over its budget; everything it wrote stays."""
 
     exit_code = 1
+
+
+class Interrupted(EmerError):
+    """A run was asked to stop, finished what was in flight, and can be started again."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class StorageError(EmerError):

@@ -11,61 +11,19 @@ docs/metrics.md gives every formula.
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import polars as pl
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
-from emer_ray.metrics import (
-    fixed,
-    inputs,
-    labels,
-    lexicon,
-    sets,
-    soft,
-    stats,
-    suites,
-    valence,
-    wheels,
-)
-from emer_ray.metrics.labels import Parser
-from emer_ray.metrics.sets import Groups
-from emer_ray.metrics.stats import Aggregate, Family
-from emer_ray.metrics.wheels import Wheels
-
-CLUSTERS: Final = ("source_id", "speaker")
-"""Columns whose equal values mark clips that are not independent, best first."""
-
-_MAX_CLASSES: Final = 1000
+from emer_ray.metrics import comparison, fixed, inputs, lexicon, sets, stats, suites
+from emer_ray.metrics.comparison import Options, Plan
+from emer_ray.metrics.stats import Aggregate
 
 Partitions = Callable[[Callable[[int], "Scored"], Iterable[int]], Iterable["Scored"]]
 """How partitions are worked off: `map`, or something that does the same on a cluster."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a score depends on beside the two tables."""
-
-    wheels: Wheels
-    parser: Parser = "upstream"
-    groups: Groups | None = None
-    """Groups of synonyms per clip for the set-level scores; clips without an entry are not scored
-    by them.
-    """
-    columns: Mapping[str, str] = field(default_factory=dict)
-    by: tuple[str, ...] = ()
-    """Columns to break every metric down by; `length` stands for bins of the clip length."""
-    cluster: str | None = None
-    classes: tuple[str, ...] = ()
-    """Words of numeric gold labels, from 0 on."""
-    valence_range: tuple[float, float] | None = None
-    wordnet: str | None = None
-    suite: str | None = None
-    resamples: int = 1000
-    seed: int = 0
 
 
 def options(
@@ -95,18 +53,6 @@ def options(
 
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in (text or "").split(",") if item.strip())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is true of the whole data set and must be known before a part of it is scored."""
-
-    has: frozenset[str]
-    """Columns that both sides have."""
-    hits: bool
-    gold_words: tuple[str, ...]
-    language: Any
-    families: tuple[Family, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +120,13 @@ def evaluate(
     memory.
     """
     options = options or Options(wheels=lexicon.default())
-    sides = _Sides(pred, reference, options)
-    plan = _plan(sides, options)
+    gold_rows = inputs.read(_manifest(reference), options.columns)
+    pred_rows = inputs.read(pred, options.columns)
+    plan = comparison.plan(gold_rows, pred_rows, options)
 
     def work(number: int) -> Scored:
-        scored = _partition(sides, plan, options, number, partitions)
+        gold, guessed = (_part(side, number, partitions) for side in (gold_rows, pred_rows))
+        scored = _scored(gold, guessed, plan, options)
         if out is not None and partitions > 1:
             name = storage.join(out, "scores", f"{number:05d}.parquet")
             storage.write(name, _parquet(scored.scores))
@@ -212,274 +160,36 @@ def _parquet(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-class _Sides:
-    """Predictions and references as lazy frames, read again by every partition."""
-
-    def __init__(self, pred: str, reference: str, options: Options) -> None:
-        self.pred = inputs.read(pred, options.columns)
-        self.gold = inputs.read(_manifest(reference), options.columns)
-
-
 def _manifest(reference: str) -> str:
     """A run directory as reference means its manifest, which carries the old labels."""
     inside = storage.join(reference, "manifest.parquet")
-    return (
-        inside if "." not in reference.rsplit("/", 1)[-1] and storage.exists(inside) else reference
-    )
+    return inside if not inputs.is_table(reference) and storage.exists(inside) else reference
 
 
-def _plan(sides: _Sides, options: Options) -> Plan:
-    gold, pred = sides.gold.collect_schema(), sides.pred.collect_schema()
-    comparable = ("openset", "label", "valence", "explanation", "ranking", "preference")
-    has = {name for name in comparable if name in gold.names() and name in pred.names()}
-    if "label" in gold.names() and "ranking" in pred.names():
-        has.add("ranking")
-    if "valence" in gold.names() and "sentiment" in pred.names():
-        has.add("sentiment")
-    hits = "label" in gold.names() and "openset" in pred.names()
-    _need_columns("--by", options.by, sides)
-    _need_columns("--cluster", [options.cluster] if options.cluster else [], sides)
-    if not has and not hits:
-        raise ConfigError(
-            f"nothing to compare: the reference has {', '.join(gold.names())}, the predictions "
-            f"{', '.join(pred.names())}; name the columns with --columns OURS=THEIRS "
-            f"(ours are {', '.join(comparable)})"
-        )
-    words: tuple[str, ...] = ()
-    if "label" in gold.names():
-        column = sides.gold.select(_word(options.classes)).unique().collect()["label"]
-        words = tuple(sorted(column.drop_nulls()))
-    language = None
-    if "explanation" in has:
-        from emer_ray.metrics import text
-
-        head = sides.gold.select("explanation").drop_nulls().head(200).collect()["explanation"]
-        language = text.language_of(head.to_list())
-    plan = Plan(has=frozenset(has), hits=hits, gold_words=words, language=language, families=())
-    return replace(plan, families=tuple(_families(plan, options)))
+def _part(side: pl.LazyFrame, number: int, partitions: int) -> pl.DataFrame:
+    """The clips of one partition; which one a clip belongs to follows from its id alone."""
+    if partitions > 1:
+        side = side.filter(pl.col("clip_id").hash(0) % partitions == number)
+    return side.collect()
 
 
-def _need_columns(option: str, names: Sequence[str], sides: _Sides) -> None:
-    """Refuse a breakdown by a column that the reference does not have; `length` is derived."""
-    gold, pred = (side.collect_schema().names() for side in (sides.gold, sides.pred))
-    timed = {"start_s", "end_s"} <= set(gold) or "duration_s" in gold or "duration_s" in pred
-    known = [*gold, *(["length"] if timed else [])]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{option} {name}: the reference has only {', '.join(known)}")
-
-
-def _word(classes: Sequence[str]) -> pl.Expr:
-    """The gold label as a word: lower case, numbers looked up in `classes`, blank as null."""
-    text = pl.col("label").cast(pl.String).str.strip_chars().str.to_lowercase()
-    numbered = {str(number): word.lower() for number, word in enumerate(classes)}
-    return text.replace(numbered).replace("", None).alias("label")
-
-
-def _families(plan: Plan, options: Options) -> Iterable[Family]:
-    if "openset" in plan.has:
-        yield sets.set_family("groups" if options.groups is not None else "identity")
-        yield sets.exact_family()
-        yield wheels.family(options.wheels)
-        yield soft.family(options.wheels)
-    if plan.hits:
-        yield wheels.hit_family(options.wheels)
-    if "label" in plan.has:
-        if len(plan.gold_words) > _MAX_CLASSES:
-            raise ConfigError(
-                f"label: {len(plan.gold_words)} different gold labels are no fixed set; "
-                "call an open-vocabulary column openset"
-            )
-        names = {kind: kind for kind in ("acc", "waf", "uar", "war")}
-        yield fixed.classification("label.gold", "label.guess", plan.gold_words, names)
-    if "ranking" in plan.has:
-        yield fixed.topk_family()
-    if "preference" in plan.has:
-        yield from fixed.preference_families()
-    if "valence" in plan.has:
-        yield valence.family()
-    if plan.has & {"valence", "sentiment"}:
-        yield valence.sentiment_family()
-    if "explanation" in plan.has:
-        from emer_ray.metrics import text
-
-        yield from text.families(plan.language, wordnet=options.wordnet is not None)
-    labelled = [name for name in ("n_labels_gold", "n_labels_pred") if _has_lists(name, plan)]
-    yield stats.means(labelled, options.parser)
-
-
-def _has_lists(name: str, plan: Plan) -> bool:
-    return "openset" in plan.has or (name == "n_labels_pred" and plan.hits)
-
-
-def _partition(sides: _Sides, plan: Plan, options: Options, number: int, partitions: int) -> Scored:
-    def part(frame: pl.LazyFrame) -> pl.DataFrame:
-        if partitions > 1:
-            frame = frame.filter(pl.col("clip_id").hash(0) % partitions == number)
-        return frame.collect()
-
-    gold_rows, pred_rows = part(sides.gold), part(sides.pred)
+def _scored(
+    gold_rows: pl.DataFrame, pred_rows: pl.DataFrame, plan: Plan, options: Options
+) -> Scored:
+    """Align the two sides and score them. Of rows with one name the last counts, as upstream."""
     gold = gold_rows.unique("clip_id", keep="last", maintain_order=True)
     pred = pred_rows.unique("clip_id", keep="last", maintain_order=True)
-    aligned = gold.select("clip_id").join(
-        pred.with_columns(pl.lit(True).alias("found")),
-        on="clip_id",
-        how="left",
-        maintain_order="left",
-    )
-    scores = _score(gold, aligned, plan, options)
+    found = pred.with_columns(pl.lit(True).alias("found"))
+    aligned = gold.select("clip_id").join(found, on="clip_id", how="left", maintain_order="left")
+    scores = comparison.score(gold, aligned, plan, options)
     counts = {
         "clips": gold.height,
-        "missing": gold.height - int(aligned["found"].fill_null(False).sum()),
+        "missing": aligned["found"].null_count(),
         "extra": pred.join(gold, on="clip_id", how="anti").height,
         "duplicates": gold_rows.height - gold.height + pred_rows.height - pred.height,
     }
-    return Scored(
-        scores=scores, totals=stats.totals(scores.lazy(), plan.families, options.by), counts=counts
-    )
-
-
-def _score(gold: pl.DataFrame, pred: pl.DataFrame, plan: Plan, options: Options) -> pl.DataFrame:
-    """Per-clip scores of clips in the order of `gold`; both frames have one row per clip."""
-    columns: dict[str, Any] = {}
-    if "label" in gold.columns:
-        columns["label.gold"] = gold.select(_word(options.classes))["label"]
-    if "openset" in plan.has:
-        g, p = labels.encode(gold["openset"], pred["openset"], parser=options.parser)
-        columns |= {"n_labels_gold": g.sizes, "n_labels_pred": p.sizes}
-        columns |= _set_scores(gold, pred, options, g, p)
-        columns |= wheels.scores(g, p, options.wheels)
-        columns |= soft.scores(g, p, options.wheels)
-    if plan.hits:
-        one = columns["label.gold"].reshape((-1, 1)).arr.to_list()
-        g, p = labels.encode(one, pred["openset"], parser=options.parser)
-        columns["n_labels_pred"] = p.sizes
-        columns |= wheels.hit_scores(g, p, options.wheels, plan.gold_words)
-    if "label" in plan.has:
-        columns["label.guess"] = pred.select(_word(options.classes))["label"]
-    if "ranking" in plan.has:
-        known = plan.gold_words
-        candidates = fixed.EMER_CANDIDATES if set(known) <= set(fixed.EMER_CANDIDATES) else known
-        ranked = [fixed.ranking(answer, candidates) for answer in pred["ranking"]]
-        columns |= fixed.topk_scores(columns["label.gold"].to_list(), ranked)
-    if "preference" in plan.has:
-        columns["pref.gold"] = pl.Series([_side(a) for a in gold["preference"]], dtype=pl.String)
-        columns["pref.guess"] = pl.Series([fixed.preference(a) for a in pred["preference"]])
-    if "valence" in gold.columns and plan.has & {"valence", "sentiment"}:
-        columns |= _valence(gold, pred, plan, options)
-    if "explanation" in plan.has:
-        from emer_ray.metrics import text
-
-        texts = gold["explanation"].to_list(), pred["explanation"].to_list()
-        columns |= text.scores(*texts, plan.language, options.wordnet)
-    empty = _empty(pred, columns)
-    frame = pl.DataFrame({"clip_id": gold["clip_id"], **columns, "empty": empty})
-    frame = frame.with_columns(pl.col(pl.Float64).fill_nan(None))
-    if "preference" in plan.has:
-        frame = frame.with_columns(fixed.preference_columns())
-    if plan.has & {"valence", "sentiment"}:
-        frame = frame.with_columns(valence.sentiment_columns())
-    frame = frame.with_columns(
-        pl.lit(options.wheels.version).alias("wheels"), pl.lit(options.parser).alias("parser")
-    )
-    return _with_groups(frame, gold, pred, options)
-
-
-def _side(answer: str | None) -> str | None:
-    return None if answer is None else fixed.preference(answer)
-
-
-def _empty(pred: pl.DataFrame, columns: Mapping[str, Any]) -> pl.Series:
-    """Clips with nothing predicted: no row, no labels, or no text."""
-    if "n_labels_pred" in columns:
-        return pl.Series(columns["n_labels_pred"] == 0)
-    given = [
-        name for name in ("label", "explanation", "valence", "ranking") if name in pred.columns
-    ]
-    if not given:
-        return pred["found"].is_null()
-    blank = [pl.col(name).cast(pl.String, strict=False).fill_null("") == "" for name in given]
-    return pred.select(pl.all_horizontal(blank).alias("empty"))["empty"]
-
-
-def _set_scores(
-    gold: pl.DataFrame, pred: pl.DataFrame, options: Options, g: labels.Labels, p: labels.Labels
-) -> dict[str, Any]:
-    if options.groups is None:
-        found = sets.overlap(g.map(str.lower), p.map(str.lower))
-        level = {"set.accuracy": found.precision, "set.recall": found.recall}
-    else:
-        level = _grouped(gold, pred, options)
-    return {**level, **sets.exact_scores(g, p)}
-
-
-def _grouped(gold: pl.DataFrame, pred: pl.DataFrame, options: Options) -> dict[str, Any]:
-    assert options.groups is not None
-    names = gold["clip_id"].to_list()
-    rows = [number for number, name in enumerate(names) if name in options.groups]
-    found = sets.grouped(
-        [labels.parse(gold["openset"][row], options.parser) for row in rows],
-        [labels.parse(pred["openset"][row], options.parser) for row in rows],
-        [options.groups[names[row]] for row in rows],
-    )
-    columns = {}
-    for name, part in (("set.accuracy", found.precision), ("set.recall", found.recall)):
-        column = np.full(len(names), np.nan)
-        column[rows] = part
-        columns[name] = column
-    return columns
-
-
-def _valence(
-    gold: pl.DataFrame, pred: pl.DataFrame, plan: Plan, options: Options
-) -> dict[str, pl.Series]:
-    low, high = options.valence_range or (None, None)
-    numbers = pl.Series([valence.number(v) for v in gold["valence"]], dtype=pl.Float64)
-    columns = {"valence.gold": numbers}
-    if "valence" in plan.has:
-        guesses = [valence.number(v, low, high) for v in pred["valence"]]
-        columns["valence.guess"] = pl.Series(guesses, dtype=pl.Float64)
-        columns["valence.unparsable"] = columns["valence.guess"].is_null()
-    if "sentiment" in plan.has:
-        feeling = [valence.sentiment(v) for v in pred["sentiment"]]
-        columns["sentiment.guess"] = pl.Series(feeling, dtype=pl.Float64)
-    else:
-        columns["sentiment.guess"] = columns["valence.guess"]
-    return columns
-
-
-def _with_groups(
-    frame: pl.DataFrame, gold: pl.DataFrame, pred: pl.DataFrame, options: Options
-) -> pl.DataFrame:
-    """Add the columns that clips are grouped and clustered by, and the block of each cluster."""
-    cluster = [options.cluster] if options.cluster else []
-    carried = {"split", "speaker", "source_id", "corpus", *options.by, *cluster} - {"label"}
-    frame = frame.with_columns(
-        gold.select(name for name in gold.columns if name in carried and name not in frame.columns)
-    )
-    if "label.gold" in frame.columns:
-        frame = frame.with_columns(pl.col("label.gold").alias("label"))
-    seconds = _seconds(gold, pred)
-    if seconds is not None:
-        frame = frame.with_columns(stats.length_bin(seconds).alias("length"))
-    ids = [name for name in cluster or CLUSTERS if name in frame.columns]
-    clusters = frame.select(pl.coalesce(pl.col(*ids, "clip_id").cast(pl.String)).alias("id"))["id"]
-    return frame.with_columns(stats.blocks(clusters).alias(stats.BLOCK))
-
-
-def _seconds(gold: pl.DataFrame, pred: pl.DataFrame) -> pl.Series | None:
-    """Length of each clip: its window, else what the manifest or the run measured."""
-    known: list[pl.Series] = []
-    if {"start_s", "end_s"} <= set(gold.columns):
-        window = pl.col("end_s").cast(pl.Float64) - pl.col("start_s").cast(pl.Float64).fill_null(0)
-        known.append(gold.select(window).to_series())
-    for frame in (gold, pred):
-        if "duration_s" in frame.columns:
-            known.append(frame["duration_s"].cast(pl.Float64))
-    if not known:
-        return None
-    columns = pl.DataFrame([series.alias(str(i)) for i, series in enumerate(known)])
-    return columns.select(pl.coalesce(pl.all()).alias("seconds")).to_series()
+    totals = stats.totals(scores.lazy(), plan.families, options.by)
+    return Scored(scores=scores, totals=totals, counts=counts)
 
 
 def _facts(

@@ -118,20 +118,22 @@ def _read(source: str) -> tuple[pl.DataFrame, str]:
 
 
 def _csv(path: Path) -> pl.DataFrame:
-    return pl.read_csv(path, infer_schema=False)
+    return pl.read_csv(path, infer_schema=False, glob=False)
 
 
 def _tsv(path: Path) -> pl.DataFrame:
-    return pl.read_csv(path, infer_schema=False, separator="\t")
+    return pl.read_csv(path, infer_schema=False, glob=False, separator="\t")
 
 
 def _jsonl(path: Path) -> pl.DataFrame:
-    names = pl.scan_ndjson(path, infer_schema_length=None).collect_schema().names()
-    return pl.read_ndjson(path, schema=dict.fromkeys(names, pl.String()))
+    # Given a path, polars would read it as a pattern.
+    with path.open("rb") as names_from, path.open("rb") as rows:
+        names = pl.scan_ndjson(names_from, infer_schema_length=None).collect_schema().names()
+        return pl.read_ndjson(rows, schema=dict.fromkeys(names, pl.String()))
 
 
 def _parquet(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path)
+    return pl.read_parquet(path, glob=False)
 
 
 _READERS: Final[dict[str, Callable[[Path], pl.DataFrame]]] = {
@@ -292,7 +294,8 @@ def _numbers(cells: pl.Series) -> pl.Series:
 
 
 _QUOTED: Final = r"""(?:"[^"\\]*"|'[^'\\]*')"""
-_PAIR: Final = rf"{_QUOTED}\s*:\s*-?[0-9][0-9.eE+-]*"
+_NUMBER: Final = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_PAIR: Final = rf"{_QUOTED}\s*:\s*{_NUMBER}"
 
 
 def _words(cells: pl.Series) -> pl.Series:
@@ -310,17 +313,17 @@ def _words(cells: pl.Series) -> pl.Series:
     )
     values = pl.select(
         pl.when(quoted)
-        .then(
-            text.str.extract_all(_QUOTED).list.eval(
-                pl.element().str.slice(1, pl.element().str.len_chars() - 2)
-            )
-        )
+        .then(text.str.extract_all(_QUOTED).list.eval(_unquoted(pl.element())))
         .when(bare)
         .then(text.str.strip_chars("[]").str.split(","))
     ).to_series()
     values = _by_python(text, values, _word_list)
     stripped = values.list.eval(pl.element().str.strip_chars())
     return stripped.list.eval(pl.element().filter(pl.element() != ""))
+
+
+def _unquoted(word: pl.Expr) -> pl.Expr:
+    return word.str.slice(1, word.str.len_chars() - 2)
 
 
 def _word_list(value: Any) -> list[str] | None:
@@ -336,8 +339,8 @@ def _scores(cells: pl.Series) -> pl.Series:
         text = cells.str.strip_chars()
         plain = text.str.contains(rf"^\{{\s*(?:{_PAIR}(?:\s*,\s*{_PAIR})*)?\s*\}}$")
         pair = pl.element()
-        value = pair.str.extract(r"([0-9.eE+-]+)$").cast(pl.Float64, strict=False)
-        key = pair.str.extract(r"""^["']([^"']*)["']""")
+        value = pair.str.extract(rf"({_NUMBER})$").cast(pl.Float64, strict=False)
+        key = _unquoted(pair.str.extract(rf"^({_QUOTED})"))
         found = text.str.extract_all(_PAIR).list.eval(
             pl.struct(key.alias("key"), value.alias("value"))
         )
@@ -364,9 +367,12 @@ def _score_pairs(value: Any) -> list[dict[str, Any]] | None:
     if not isinstance(value, dict):
         return None
     numbers = (int, float, type(None))
-    if not all(isinstance(k, str) and isinstance(v, numbers) for k, v in value.items()):
+    if not all(isinstance(key, str) and type(share) in numbers for key, share in value.items()):
         return None
-    return [{"key": key, "value": number} for key, number in value.items()]
+    try:
+        return [{"key": k, "value": None if v is None else float(v)} for k, v in value.items()]
+    except OverflowError:
+        return None
 
 
 def _by_python(text: pl.Series, values: pl.Series, check: Callable[[Any], Any]) -> pl.Series:
@@ -384,14 +390,14 @@ def _by_python(text: pl.Series, values: pl.Series, check: Callable[[Any], Any]) 
 def _literal(text: str) -> Any:
     if len(text) > _MAX_LITERAL:
         return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return value
+    return None
 
 
 _TYPES: Final[dict[pa.DataType, tuple[Any, Callable[[pl.Series], pl.Series], str]]] = {

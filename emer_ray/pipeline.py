@@ -17,7 +17,17 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from emer_ray import __version__, checkpoint, parse, prompts, recipes, stages, storage
+from emer_ray import (
+    __version__,
+    checkpoint,
+    containment,
+    parse,
+    prompts,
+    recipes,
+    stages,
+    storage,
+    weights,
+)
 from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
 from emer_ray.errors import ConfigError
 from emer_ray.reason import Seat
@@ -86,11 +96,12 @@ def steps(
     last_reader = _last_reader(recipe, models)
     earlier = earlier or stages.Earlier()
 
-    def guard(name: str) -> stages.Guard:
+    def guard(name: str) -> containment.Guard:
         pool = config.pools.get(name, PoolConfig())
-        return stages.Guard(
+        return containment.Guard(
             run=run if contained else None,
             deadline_s=pool.deadline_s or 600.0,
+            memory_mb=pool.memory_mb,
             batch=pool.batch,
             faults=config.faults.get(name, {}),
         )
@@ -101,6 +112,7 @@ def steps(
             stage=stages.Decode,
             settings={
                 "media": config.media,
+                "run": run if contained else None,
                 "faults": config.faults.get("decode", {}),
                 "drops": (),
                 "earlier": earlier,
@@ -114,7 +126,7 @@ def steps(
                 "model": _encoded_for(recipe, models),
                 "language": config.language,
                 "guard": guard("encode"),
-                "drops": stages.MEDIA if last_reader == "encode" else (),
+                "drops": containment.MEDIA if last_reader == "encode" else (),
                 "earlier": earlier,
             },
             pool="encode" if "encode" in config.pools else "decode",
@@ -137,12 +149,12 @@ def steps(
                         "model": model,
                         "modalities": _looked_at(recipe, step.model),
                         "guard": guard(name),
-                        "drops": stages.MEDIA if last_reader == step.name else (),
+                        "drops": containment.MEDIA if last_reader == step.name else (),
                     },
                     pool=name,
                 )
             )
-        drops = stages.MEDIA if last_reader == step.name else ()
+        drops = containment.MEDIA if last_reader == step.name else ()
         if is_split(model) and after != [step.model]:
             drops = (*drops, "embeddings")
         flow.append(
@@ -262,7 +274,14 @@ def _model(config: RunConfig, name: str) -> ModelConfig:
             f"(configured: {', '.join(config.models) or 'none'})"
         )
     sees(model, name)
-    return model
+    if model.backend != "embedded":
+        return model
+    if config.language != "en":
+        raise ConfigError(
+            f"language = {config.language!r}: the embedded baseline writes English only; set "
+            f'language = "en" (Chinese subtitles are quoted as given)'
+        )
+    return model.model_copy(update={"revision": weights.revision("embedded")})
 
 
 def sees(model: ModelConfig, name: str) -> frozenset[Modality]:
@@ -473,6 +492,11 @@ def run_local(flow: Sequence[Step], tables: Iterable[pa.Table]) -> Iterator[pa.T
             yield chain(table)
     finally:
         chain.close()
+
+
+def in_flight(config: RunConfig, chosen: Sequence[Pool]) -> int:
+    """Choose how many shards may be under way: enough that no actor waits for its next."""
+    return config.output.in_flight or 4 * sum(pool.max_actors for pool in chosen)
 
 
 def provenance(config: RunConfig) -> Provenance:

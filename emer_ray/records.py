@@ -63,7 +63,7 @@ class MediaFacts:
     has_video: bool
     has_audio: bool
     declared_s: float | None
-    """Duration of the window by the container's word; null where it says nothing."""
+    """Length of the window: the manifest's word, else the container's; null where both are mute."""
     decoded_s: float
     short: bool
     """Decoded less than 90 % of the declared window."""

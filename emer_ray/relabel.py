@@ -19,7 +19,7 @@ from typing import Any, cast
 import polars as pl
 import pyarrow as pa
 
-from emer_ray import __version__, manifest, pipeline, runner, stages, storage, weights
+from emer_ray import __version__, manifest, pipeline, runner, stages, storage, watch, weights
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError
 from emer_ray.reason.baselines import voice_baselines
@@ -128,6 +128,7 @@ def _relabel(
     before = index.load_manifest(run)
     placed = index.assign_shards(rows, before, clips_per_shard)
     outcomes = index.outcomes(run)
+    retrying = options.retry_failed is not None
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
     if before is None or not placed.equals(before):
@@ -185,8 +186,9 @@ def _relabel(
             }
             for pool in pools
         }
-        record.save(run, journal)
         progress = dataclasses.replace(progress, started=time.monotonic())
+        in_flight = pipeline.in_flight(config, pools)
+        start["choices"]["output.in_flight"] = {"value": in_flight, "why": "shards under way"}
         clips = index.with_earlier(placed, earlier.run) if earlier.run else placed
         if earlier.run:
             start["reused"] = {
@@ -194,13 +196,20 @@ def _relabel(
                 "steps": sorted(earlier.steps),
                 "clips": clips.filter("present")["earlier_part"].count(),
             }
+        record.save(run, journal)
+        receipts = _receipts(pools, clips, shards, in_flight)
+        try:
+            with watch.stoppable(run, config.budget.drain_s):
+                _follow(config, run, outcomes, receipts, progress, on_progress, retrying)
+        finally:
+            outcomes = index.outcomes(run)
+            counts = index.counts(placed, outcomes)
+            start["seconds"] = round(time.monotonic() - started, 3)
+            journal["counts"] = counts
+            journal["usd"] = _usd(outcomes)
             record.save(run, journal)
-        receipts = _receipts(pools, clips, shards)
-        outcomes, counts = _follow(config, run, placed, outcomes, receipts, progress, on_progress)
     seconds = time.monotonic() - started
     start["seconds"] = round(seconds, 3)
-    journal["counts"] = counts
-    journal["usd"] = _usd(outcomes)
     record.save(run, journal)
     summary = {
         "run": run,
@@ -283,50 +292,49 @@ def _drop_strangers(run: str, shards: Sequence[int], fingerprint: str) -> None:
 
 
 def _receipts(
-    pools: Sequence[pipeline.Pool], placed: pl.DataFrame, shards: Sequence[int]
+    pools: Sequence[pipeline.Pool], placed: pl.DataFrame, shards: Sequence[int], in_flight: int
 ) -> Iterator[pa.Table]:
     for first in range(0, len(shards), WAVE_SHARDS):
         wave = index.clips_of(placed, shards[first : first + WAVE_SHARDS])
-        yield from runner.run(pools, index.shard_tables(wave))
+        yield from runner.run(pools, index.shard_tables(wave), in_flight=in_flight)
 
 
 def _follow(
     config: RunConfig,
     run: str,
-    placed: pl.DataFrame,
     outcomes: pl.DataFrame,
     receipts: Iterator[pa.Table],
     progress: Progress,
     on_progress: Callable[[Progress], None],
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+    retrying: bool,
+) -> None:
     """Collect receipts, roll snapshots, show progress, watch the budget."""
     arrived: list[pl.DataFrame] = [outcomes]
     since = 0
-    counts = index.counts(placed, outcomes)
-    alike: tuple[int, set[tuple[str, str]]] = (0, set())
+    first: list[pl.DataFrame] = []
     try:
-        for table in receipts:
-            rows = pl.DataFrame(pl.from_arrow(table))
-            arrived.append(rows)
-            since += rows.height
-            ok = rows.filter(pl.col("outcome") == "ok").height
-            progress = dataclasses.replace(
-                progress, ok=progress.ok + ok, failed=progress.failed + rows.height - ok
-            )
-            on_progress(progress)
-            if alike is not None:
-                alike = _watch(alike, rows)
-            _stop_early(config, run, progress, alike)
-            if since >= config.output.snapshot_clips:
-                arrived = [_merged(arrived)]
-                index.save_snapshot(run, arrived[0])
-                since = 0
+        with watch.unstalled(run, config.budget.stall_s, runner.actors) as alive:
+            for table in receipts:
+                alive()
+                rows = pl.DataFrame(pl.from_arrow(table))
+                arrived.append(rows)
+                since += rows.height
+                ok = rows.filter(pl.col("outcome") == "ok").height
+                progress = dataclasses.replace(
+                    progress, ok=progress.ok + ok, failed=progress.failed + rows.height - ok
+                )
+                on_progress(progress)
+                if not retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
+                    first.append(rows)
+                    _refuse_alike(run, pl.concat(first))
+                _stop_early(config, run, progress)
+                if since >= config.output.snapshot_clips:
+                    arrived = [_merged(arrived)]
+                    index.save_snapshot(run, arrived[0])
+                    since = 0
     finally:
-        merged = _merged(arrived)
         if since:
-            index.save_snapshot(run, merged)
-        counts = index.counts(placed, merged)
-    return merged, counts
+            index.save_snapshot(run, _merged(arrived))
 
 
 def _merged(arrived: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -334,28 +342,26 @@ def _merged(arrived: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(arrived).unique(["clip_id", "part"], keep="last", maintain_order=True)
 
 
-def _watch(
-    alike: tuple[int, set[tuple[str, str]]], rows: pl.DataFrame
-) -> tuple[int, set[tuple[str, str]]]:
-    seen, kinds = alike
-    found = {(str(stage), str(kind)) for stage, kind in rows.select("stage", "kind").iter_rows()}
-    return seen + rows.height, kinds | found
+def _refuse_alike(run: str, first: pl.DataFrame) -> None:
+    """Stop a run whose first clips all failed in one stage for one reason."""
+    ends = first.select("stage", "kind").unique().rows()
+    if first.height < ALIKE_CLIPS or len(ends) > 1 or ends[0] == (None, None):
+        return
+    stage, kind = ends[0]
+    raise BudgetError(
+        f"{run}: the first {first.height} clips all failed in {stage} as {kind!r}; "
+        f"stopped, because the fault is not in the clips. "
+        f"`emer show {run} {first['clip_id'][0]}` tells one of them"
+    )
 
 
-def _stop_early(
-    config: RunConfig, run: str, progress: Progress, alike: tuple[int, set[tuple[str, str]]]
-) -> None:
-    seen, kinds = alike
-    if seen >= ALIKE_CLIPS and len(kinds) == 1 and (first := next(iter(kinds)))[1] != "None":
+def _stop_early(config: RunConfig, run: str, progress: Progress) -> None:
+    done = progress.ok + progress.failed
+    over = progress.failed > config.budget.failed_share * done
+    if config.budget.stop_early and done >= ALIKE_CLIPS and over:
         raise BudgetError(
-            f"{run}: the first {seen} clips all failed in {first[0]} as {first[1]!r}; stopped, "
-            f"because the fault is not in the clips. `emer show {run} CLIP` tells one of them"
-        )
-    share = progress.failed / max(1, progress.ok + progress.failed)
-    if config.budget.stop_early and seen >= ALIKE_CLIPS and share > config.budget.failed_share:
-        raise BudgetError(
-            f"{run}: {progress.failed} of {progress.ok + progress.failed} clips failed; stopped "
-            f"early, as budget.stop_early asks. Starting again resumes"
+            f"{run}: {progress.failed} of {done} clips failed; stopped early, as budget.stop_early "
+            f"asks. Starting again resumes"
         )
 
 
@@ -388,7 +394,7 @@ def _baselines(
     shards = sample["shards"].list.last().unique().to_list()
     tables = index.shard_tables(index.clips_of(sample, shards))
     measures: dict[str, list[Measure]] = {}
-    for table in runner.run(pools, tables):
+    for table in runner.run(pools, tables, in_flight=len(tables)):
         for row in table.select(["clip_id", "measures"]).to_pylist():
             measures[row["clip_id"]] = [Measure(**found) for found in row["measures"] or ()]
     return voice_baselines([measures[clip_id] for clip_id in sorted(measures)])

@@ -7,16 +7,20 @@ claims bound how often a clip may kill its process; a block is never dropped (`m
 set here and recorded.
 """
 
+import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
+import ray._private.state
 from ray.data import ActorPoolStrategy, DataContext
 
+from emer_ray.errors import EmerError
 from emer_ray.pipeline import Chain, Pool, Step
 
 log = logging.getLogger(__name__)
@@ -60,8 +64,8 @@ def connect() -> Cluster:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    total = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
+    total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     return Cluster(
         cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, local=not address
     )
@@ -97,16 +101,21 @@ def data_context() -> dict[str, Any]:
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # what it says is raised
     return {**knobs, "preserve_order": False}
 
 
-def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]:
-    """Stream shards through the pools and yield what the last one returns, as it finishes."""
-    data = ray.data.from_arrow(list(tables))
+def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) -> Iterator[pa.Table]:
+    """Stream shards through the pools and yield what the last one returns, as it finishes.
+
+    At most `in_flight` shards are under way: admitted to the first pool and not yet returned.
+    """
+    gate = ray.remote(_Gate).options(num_cpus=0, max_concurrency=10_000).remote(in_flight)
+    data: ray.data.Dataset = ray.data.from_arrow(list(tables))
     for pool in pools:
         data = data.map_batches(
             _actor_class(pool),
-            fn_constructor_args=(pool.steps,),
+            fn_constructor_args=(pool.steps, gate if pool is pools[0] else None),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -121,15 +130,93 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table]) -> Iterator[pa.Table]
             num_gpus=pool.gpus or None,
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
         )  # Ray Data's pools restart actors and retry their tasks for ever by default
-    yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        for table in batches:
+            gate.leave.remote(_shards(table))  # type: ignore[attr-defined]
+            yield table
+    except ray.exceptions.RayTaskError as error:
+        mine = error.cause
+        if not isinstance(mine, EmerError):
+            raise
+        mine.args = (str(mine).splitlines()[0],)  # Ray appends advice on its own knobs
+        raise mine from None
+
+
+class _Gate:
+    """Lets shards in while fewer than `most` are under way.
+
+    Ray Data bounds bytes, not work: where blocks are small, decoders would run ahead of a slow
+    model by hours, and a stop would lose all of it or wait for it. A shard that a restarted actor
+    brings again is in already.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inside: set[int] = set()
+        self._changed = asyncio.Condition()
+
+    async def enter(self, shards: Sequence[int]) -> None:
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._inside.issuperset(shards) or len(self._inside) < self._most
+            )
+            self._inside.update(shards)
+
+    async def leave(self, shards: Sequence[int]) -> None:
+        async with self._changed:
+            self._inside.difference_update(shards)
+            self._changed.notify_all()
+
+
+def _shards(table: pa.Table) -> list[int]:
+    return list(dict.fromkeys(table["shard"].to_pylist()))
+
+
+class _Worker:
+    """One actor of a pool.
+
+    An EmerError of its construction waits for the first call: Ray hands on what a call raises, but
+    of a constructor only its text.
+    """
+
+    def __init__(self, members: Sequence[Step], gate: Any) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        self._gate = gate
+        self._refused: EmerError | None = None
+        try:
+            self._chain = Chain(members)
+        except EmerError as error:
+            self._refused = error
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        if self._refused is not None:
+            raise self._refused
+        if self._gate is None:
+            return self._chain(table)
+        shards = _shards(table)
+        ray.get(self._gate.enter.remote(shards))
+        table = self._chain(table)
+        if not table.num_rows:  # a drained shard has no receipt that would let it out
+            self._gate.leave.remote(shards)
+        return table
 
 
 def _actor_class(pool: Pool) -> type:
     """Name the actor class after its steps: Ray shows it in logs and on the dashboard."""
-
-    def construct(self: Chain, members: Sequence[Step]) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-        Chain.__init__(self, members)
-
     name = "".join(step.name.title().replace("_", "") for step in pool.steps)
-    return type(name, (Chain,), {"__init__": construct})
+    return type(name, (_Worker,), {})
+
+
+def actors() -> list[str]:
+    """Say in one line per pool how many actors are in which state, and what is free."""
+    states = Counter(
+        (found["ActorClassName"], found["State"]) for found in ray._private.state.actors().values()
+    )
+    lines = [
+        f"{name}: {count} {state.lower().replace('_', ' ')}"
+        for (name, state), count in sorted(states.items())
+        if name.startswith("MapWorker") and state != "DEAD"
+    ]
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    return [*lines, f"free: {free.get('CPU', 0):g} CPUs, {free.get('GPU', 0):g} GPUs"]

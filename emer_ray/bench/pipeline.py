@@ -18,8 +18,8 @@ import polars as pl
 import pyarrow as pa
 
 from emer_ray import config as configuration
+from emer_ray import containment, runner, schema
 from emer_ray import pipeline as flow_of
-from emer_ray import runner, schema, stages
 from emer_ray.errors import ClipError
 from emer_ray.store import index
 
@@ -37,12 +37,12 @@ class SimulatedDecode:
         self._frames = np.random.default_rng(seed).integers(0, 255, (8, 224, 224, 3), np.uint8)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return stages.through(table, stage="decode", to=schema.DECODED, work=self._work)
+        return containment.through(table, stage="decode", to=schema.DECODED, work=self._work)
 
-    def _work(self, rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def _work(self, rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         return [self._decoded() for _ in rows]
 
-    def _decoded(self) -> stages.Row:
+    def _decoded(self) -> containment.Row:
         until = time.thread_time() + self._seconds
         while time.thread_time() < until:
             pass
@@ -118,7 +118,7 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
         assert data_context["max_errored_blocks"] == 0
         started = time.perf_counter()
         done, arrivals = 0, []
-        for receipts in runner.run(pools, tables):
+        for receipts in runner.run(pools, tables, in_flight=flow_of.in_flight(config, pools)):
             done += receipts.num_rows
             arrivals.append((done, time.perf_counter() - started))
         assert done == clips, f"{done} receipts of {clips} clips"

@@ -40,7 +40,7 @@ def main() -> None:
     buffer = int(sys.argv[2])
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    av.logging.set_level(None)
+    _hush()
     settings, faults = channel.recv()
     _limit_memory(settings.memory_mb)
     channel.send("ready")
@@ -91,6 +91,14 @@ def _put(buffer: int, arrays: list[np.ndarray[Any, Any]]) -> None:
         while left:
             n_bytes = os.pwrite(buffer, left, at)
             left, at = left[n_bytes:], at + n_bytes
+
+
+def _hush() -> None:
+    """Keep what native libraries print about damaged files out of the log; Python's log stays."""
+    av.logging.set_level(None)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _die_with_parent() -> None:

@@ -28,8 +28,9 @@ _FORMATS: Final = (
 )
 """Demuxers that may open a file. Playlists are absent on purpose: they name other files."""
 
-_LEAD_S: Final = 1.0
-"""How far before a window reading starts: sound and its picture lie about this far apart."""
+_LEADS_S: Final = (1.0, 4.0, 16.0, 64.0)
+"""How far before a window reading starts. Sound and its picture lie up to a second apart; the rest
+is for containers that seek to any packet, where a key frame has to be looked for."""
 
 
 def read(
@@ -48,7 +49,7 @@ def read(
     """
     with open_container(source, uri, settings) as container:
         pictures = _first_film(container) if video else None
-        sounds = container.streams.best("audio") if audio else None
+        sounds = _first_sound(container) if audio else None
         if pictures is None and sounds is None:
             wanted = " or ".join(["video"] * video + ["audio"] * audio)
             raise ClipError("not_media", f"{uri}: no {wanted} stream; check what this file is")
@@ -58,9 +59,8 @@ def read(
         seeing = Seeing(pictures, uri, start_s, end_s, settings, crop) if pictures else None
         hearing = Hearing(sounds, start_s, end_s) if sounds else None
         readers = {r.stream.index: r for r in (seeing, hearing) if r is not None and r.decodes}
-        if window.start_s > _LEAD_S:
-            with suppress(av.FFmpegError):  # not seekable: read from where we are, the beginning
-                container.seek(int((start_s - _LEAD_S) * av.time_base))
+        if window.start_s > _LEADS_S[0]:
+            _seek(container, pictures or sounds, start_s)
         for packet in _packets(container, [reader.stream for reader in readers.values()]):
             readers[packet.stream.index].take(packet)
             if all(reader.done for reader in readers.values()):
@@ -83,7 +83,8 @@ def open_container(source: Source, uri: str, settings: MediaConfig, formats: str
         "max_pixels": str(settings.max_pixels),
     }
     try:
-        return av.open(source, options=options)
+        # Tags in another encoding must not cost the clip.
+        return av.open(source, options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except av.FFmpegError as error:
@@ -100,6 +101,11 @@ def _first_film(container: Any) -> Any:
     """The first video stream that is not the cover picture of an album."""
     films = (s for s in container.streams.video if not s.disposition & s.disposition.attached_pic)
     return next(films, None)
+
+
+def _first_sound(container: Any) -> Any:
+    """The main audio stream; one of which the probe saw no packet is no candidate for `best`."""
+    return container.streams.best("audio") or next(iter(container.streams.audio), None)
 
 
 def _declared_s(container: Any, uri: str, window: Window, settings: MediaConfig) -> float | None:
@@ -125,6 +131,21 @@ def _longer(uri: str, settings: MediaConfig, length_s: float = math.inf) -> str:
     )
 
 
+def _seek(container: Any, stream: Any, start_s: float) -> None:
+    """Go to the last place from which the window can be decoded; at worst to the beginning."""
+    for lead_s in _LEADS_S:
+        place = int((start_s - lead_s) * av.time_base)
+        with suppress(av.FFmpegError):
+            container.seek(place)
+            key = next((p for p in _packets(container, [stream]) if p.is_keyframe), None)
+            stamp = None if key is None else key.dts if key.pts is None else key.pts
+            if stamp is not None and float(stamp * stream.time_base) <= start_s:
+                container.seek(place)
+                return
+    with suppress(av.FFmpegError):  # what cannot seek at all was opened at its beginning
+        container.seek(0)
+
+
 def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
     """Demux until the end or the first unreadable place; what is missing shows in the durations."""
     packets = container.demux(streams) if streams else iter(())
@@ -133,7 +154,7 @@ def _packets(container: Any, streams: Sequence[Any]) -> Iterator[Any]:
             packet = next(packets, None)
         except MemoryError:
             raise
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # PyAV: at the end, where a stream appeared midway
             return
         if packet is None:
             return

@@ -55,18 +55,20 @@ class Hearing:
     def finish(self) -> Sound | None:
         """Flush the resampler and cut the window; None when the file has no sound in it."""
         self._flush()
+        length_s = self._end_s - self._start_s
         promised = promised_s(self.stream, self._start_s, self._end_s)
-        expected_s = self._present_s if promised is None else promised
+        if promised is None:  # sound that nothing can decode was meant to be there
+            promised = self._present_s if self.decodes else length_s
         pcm = self._cut()
-        if pcm is None and not expected_s and self.decodes:
+        if pcm is None and not promised:
             return None
         context = self.stream.codec_context
         return Sound(
             pcm=pcm,
             hz=context.sample_rate if context else 0,
             codec=context.name if context else "unknown",
-            decoded_s=min(self._heard_s, self._end_s - self._start_s),
-            expected_s=expected_s,
+            decoded_s=min(self._heard_s, length_s),
+            expected_s=promised,
         )
 
     def _hear(self, frame: Any) -> None:
@@ -82,20 +84,15 @@ class Hearing:
             self._first_s = start_s
         self._heard_s += max(min(end_s, self._end_s) - max(start_s, self._start_s), 0.0)
         shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        try:
-            if shape != self._shape:  # a resampler is made for one shape; streams may change theirs
-                self._flush()
-                self._shape, self._fifo = shape, av.AudioFifo()
-                # Whole numbers: only into those does FFmpeg mix channels down without overflow.
-                self._mixer = av.AudioResampler(format="s32", layout="mono", rate=AUDIO_HZ)
-            frame.pts = None  # time is kept here; a queue would refuse a gap
-            self._fifo.write(frame)
-            if self._fifo.samples >= _BLOCK:
-                self._mix(self._fifo.read())
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError):  # a shape that cannot be resampled
-            self.done = True
+        if shape != self._shape:  # a resampler is made for one shape; streams may change theirs
+            self._flush()
+            self._shape, self._fifo = shape, av.AudioFifo()
+            # Whole numbers: only into those does FFmpeg mix channels down without overflow.
+            self._mixer = av.AudioResampler(format="s32", layout="mono", rate=AUDIO_HZ)
+        frame.pts = None  # time is kept here; a queue would refuse a gap
+        self._fifo.write(frame)
+        if self._fifo.samples >= _BLOCK:
+            self._mix(self._fifo.read())
 
     def _flush(self) -> None:
         if self._mixer is not None:
@@ -105,7 +102,14 @@ class Hearing:
             self._mix(None)
 
     def _mix(self, frame: Any) -> None:
-        for out in self._mixer.resample(frame):
+        try:
+            mixed = self._mixer.resample(frame)
+        except MemoryError:
+            raise
+        except (av.FFmpegError, ValueError):  # a shape that cannot be resampled
+            self.done = True
+            return
+        for out in mixed:
             self._pieces.append(out.to_ndarray()[0].astype(np.float32) / np.float32(2**31))
 
     def _cut(self) -> Pcm | None:

@@ -17,6 +17,9 @@ from emer_ray.records import Frames
 _SKIPPABLE: Final = {"h264", "mpeg4"}
 """Codecs where "not a reference" means that no other picture leans on it; in HEVC it does not."""
 
+_REORDERED: Final = 16
+"""Pictures by which the order of decoding and that of display may differ, in any codec."""
+
 _MAX_RATE: Final = 1000
 """Packets per second of window, beyond which time stamps are taken to stand still."""
 
@@ -40,7 +43,7 @@ class Seeing:
         self._settings = settings
         self._painter = Painter(settings, crop)
         self._packets: list[Any] = []
-        self._n_bytes = 0
+        self._n_bytes = self._n_late = 0
         self._timed, self._stamps = True, list[int]()
         if self.decodes:
             context = stream.codec_context
@@ -52,8 +55,10 @@ class Seeing:
     def take(self, packet: Any) -> None:
         """Keep one packet; raises `ClipError` (`too_large`) when the window has too many."""
         stamp = packet.pts if packet.dts is None else packet.dts
-        # A picture is never shown before it is decoded, so none of the window comes after this.
-        self.done = self.done or (stamp is not None and self._is_late(stamp))
+        # A picture is never shown before it is decoded: the window's are all before the first late
+        # one. Where only their order is known, the next few say how many they are.
+        self._n_late += stamp is not None and self._is_late(stamp)
+        self.done = self._n_late > _REORDERED
         if self.done:
             return
         self._packets.append(packet)
@@ -75,28 +80,26 @@ class Seeing:
         times_s = [max(self._clock_s(stamp), 0.0) for stamp in stamps]
         until_s = self._until_s(times_s)
         present_s = min(until_s, self._length_s) - self._from_s(times_s) if times_s else 0.0
-        expected_s = present_s if promised is None else promised
-        if not stamps and not expected_s and self.decodes:
+        if promised is None:  # pictures that nothing can decode were meant to be there
+            promised = present_s if self.decodes else self._length_s
+        if not stamps and not promised:
             return None
         chosen = choose(times_s, until_s, self._settings)
         wanted = {stamps[index] for index in chosen}
         found = self._decoded(wanted)
         kept = [index for index in chosen if stamps[index] in found]
-        gaps = np.diff(times_s)
-        tick_s = float(self.stream.time_base)
+        fps, variable = self._pace(times_s)
         return Pictures(
             frames=np.stack([found[stamps[index]] for index in kept]) if kept else None,
             times_s=tuple(times_s[index] for index in kept),
             width=self._painter.width,
             height=self._painter.height,
-            fps=round(float(1 / gaps.mean()), 3) if gaps.size else self._rate,
-            variable_rate=bool(np.ptp(gaps) > 2 * tick_s + 0.05 * gaps.mean())
-            if gaps.size
-            else None,
+            fps=fps,
+            variable_rate=variable,
             rotation_deg=self._painter.rotation_deg,
             codec=self.stream.codec_context.name if self.decodes else "unknown",
             decoded_s=present_s * len(found) / max(len(wanted), 1),
-            expected_s=expected_s,
+            expected_s=promised,
         )
 
     @property
@@ -118,11 +121,17 @@ class Seeing:
         Where a file has none, or they repeat, give stamps in the order of display, and False: then
         only the order of decoded pictures says which is which. AVI has none; FFmpeg guesses.
         """
+        if not self._packets:
+            return True, []
         named = [packet.pts for packet in self._packets]
-        guessed = self.stream.container.format.name == "avi"
-        if _are_distinct(named) and not guessed:
-            return True, named
         ordered = [packet.dts for packet in self._packets]
+        if self.stream.container.format.name != "avi":
+            if _are_distinct(named):
+                return True, named
+        elif _are_distinct(ordered) and not self.stream.codec_context.has_b_frames:
+            for packet in self._packets:
+                packet.pts = packet.dts
+            return True, ordered
         if _are_distinct(ordered):
             return False, sorted(ordered)
         tick = 1 / float((self._rate or 25.0) * self.stream.time_base)
@@ -142,28 +151,37 @@ class Seeing:
     def _is_late(self, stamp: int) -> bool:
         return self._clock_s(stamp) >= self._length_s
 
+    def _pace(self, times_s: Sequence[float]) -> tuple[float | None, bool | None]:
+        """Average rate of the pictures, and whether it varies by more than their clock's ticks."""
+        gaps = np.diff(times_s)
+        mean_s = float(gaps.mean()) if gaps.size else 0.0
+        if not mean_s:
+            return self._rate, None
+        tick_s = float(self.stream.time_base)
+        return round(1 / mean_s, 3), bool(np.ptp(gaps) > 2 * tick_s + 0.05 * mean_s)
+
     def _from_s(self, times_s: Sequence[float]) -> float:
         """Start of the pictures: that of the window where one before it is still on display."""
         return 0.0 if any(self._clock_s(stamp) < 0 for stamp in self._stamps) else times_s[0]
 
     def _until_s(self, times_s: Sequence[float]) -> float:
-        """End of the last picture: it stays as long as the typical one, or longer if it says so."""
+        """End of the last picture: it stays as long as the typical one, or until its own end."""
         if not times_s:
             return 0.0
         own_s = float((self._packets[-1].duration or 0) * self.stream.time_base)
         gaps = np.diff(times_s)
         typical_s = float(np.median(gaps)) if gaps.size else own_s or 1 / (self._rate or 25.0)
-        return times_s[-1] + max(typical_s, min(own_s, self._length_s - times_s[-1]))
+        left_s = self._length_s - times_s[-1]
+        # Where the file goes on beyond the window, its last picture is on display until the end.
+        goes_on = any(map(self._is_late, self._stamps))
+        return times_s[-1] + max(typical_s, left_s if goes_on else min(own_s, left_s))
 
     def _decoded(self, wanted: set[int]) -> dict[int, Frames]:
         """Decode and paint the wanted pictures, by time stamp; what does not decode is absent."""
         everything = [range(len(self._packets))]
         found: dict[int, Frames] = {}
         if not self._timed:
-            for stamp, frame in zip(self._stamps, self._frames(everything), strict=False):
-                if stamp in wanted:
-                    found[stamp] = self._painter.paint(frame)
-            return found
+            return self._decoded_in_order(wanted)
         # A stream without true key frames gives nothing by the short way: then go the whole one.
         for runs, sparse in ((runs_for(self._packets, wanted), True), (everything, False)):
             missing = wanted - found.keys()
@@ -171,6 +189,25 @@ class Seeing:
                 for frame in self._frames(runs, missing if sparse else None):
                     if frame.pts in missing:
                         found[frame.pts] = self._painter.paint(frame)
+        return found
+
+    def _decoded_in_order(self, wanted: set[int]) -> dict[int, Frames]:
+        """Decode everything; the n-th picture has the n-th time stamp."""
+        found: dict[int, Frames] = {}
+        absent = 0
+        for _ in range(2):
+            n_frames = 0
+            for frame in self._frames([range(len(self._packets))]):
+                stamp = self._stamps[min(absent + n_frames, len(self._stamps) - 1)]
+                n_frames += 1
+                if stamp in wanted:
+                    found[stamp] = self._painter.paint(frame)
+            # Pictures before the first key frame lean on what was not read and do not come: the
+            # first picture is a later one then. It takes a look at all of them to know.
+            if n_frames + absent >= len(self._stamps):
+                break
+            absent = len(self._stamps) - n_frames
+            found.clear()
         return found
 
     def _frames(self, runs: Iterable[range], wanted: set[int] | None = None) -> Iterator[Any]:

@@ -30,15 +30,14 @@ def read(source: Source, uri: str, window: Window, settings: MediaConfig) -> Med
     Raises `ClipError` (`not_media`, `corrupt`, `too_large`, `truncated`).
     """
     try:
-        file = soundfile.SoundFile(source)
-    except soundfile.LibsndfileError:
+        with soundfile.SoundFile(source) as file:
+            if not _MIN_HZ <= file.samplerate <= _MAX_HZ:
+                raise ClipError("corrupt", f"{uri}: says it has {file.samplerate} samples a second")
+            return _read(file, uri, window, settings, file.frames * _missing_factor(source))
+    except soundfile.LibsndfileError:  # another format; or damage, of which FFmpeg skips a frame
         if not isinstance(source, str):
             source.seek(0)
         return container.read(source, uri, window, settings, video=False)
-    with file:
-        if not _MIN_HZ <= file.samplerate <= _MAX_HZ:
-            raise ClipError("corrupt", f"{uri}: says it has {file.samplerate} samples a second")
-        return _read(file, uri, window, settings, file.frames * _missing_factor(source))
 
 
 def _read(
@@ -70,7 +69,7 @@ def _read(
         declared_s=declared_s,
         pictures=None,
         sound=Sound(
-            pcm=np.clip(np.nan_to_num(pcm), -1.0, 1.0) if pcm.size else None,
+            pcm=np.clip(pcm, -1.0, 1.0) if pcm.size else None,
             hz=hz,
             codec=file.subtype.lower(),
             decoded_s=mono.size / hz,
@@ -81,19 +80,11 @@ def _read(
 
 
 def _mono(file: soundfile.SoundFile, start: int, wanted: int) -> Pcm:
-    """Read samples in small blocks: many channels never lie in memory, damage costs one block."""
-    pieces = [np.zeros(0, np.float32)]
-    try:
-        file.seek(start)
-        while wanted > 0:
-            block = file.read(min(_BLOCK, wanted), dtype="float32", always_2d=True)
-            if not len(block):
-                break
-            pieces.append(block.mean(axis=1))
-            wanted -= len(block)
-    except soundfile.LibsndfileError:
-        pass  # what is missing shows in the duration
-    return np.concatenate(pieces)
+    """Read samples in small blocks, so that many channels never lie in memory together."""
+    file.seek(start)
+    blocks = file.blocks(blocksize=_BLOCK, frames=wanted, dtype="float32", always_2d=True)
+    mono = (np.clip(np.nan_to_num(block), -1.0, 1.0).mean(axis=1) for block in blocks)
+    return np.concatenate([np.zeros(0, np.float32), *mono])
 
 
 def _missing_factor(source: Source) -> float:

@@ -4,7 +4,7 @@ pairwise preferences.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,9 @@ from emer_ray.metrics.stats import Family, Floats, Sums, Value, means, ratio
 EMER_CANDIDATES: Final = ("happy", "angry", "worried", "sad", "surprise", "neutral")
 """Order in which the candidates of a ranking that the answer leaves out are appended."""
 
-SIDES: Final = ("a1", "a2")
-SAME: Final = "same"
+Preference = Literal["a1", "a2", "same"]
+SIDES: Final[tuple[Preference, ...]] = ("a1", "a2")
+SAME: Final[Preference] = "same"
 
 
 def classification(
@@ -97,14 +98,12 @@ def topk_family() -> Family:
     return means(["top1", "top2"], "ranking")
 
 
-def preference(answer: str | None) -> str:
+def preference(answer: str | None) -> Preference:
     """Read which of two descriptions an answer prefers: `a1`, `a2` or `same` (science §c.10)."""
     text = (answer or "").lower().strip()
-    for side in (*SIDES, SAME):
-        if text.startswith(side):
-            return side
-    places = {side: text.find(side) for side in (*SIDES, SAME) if side in text}
-    return min(places, key=places.__getitem__) if places else SAME
+    answers: tuple[Preference, ...] = (*SIDES, SAME)
+    found = [(text.find(side), place) for place, side in enumerate(answers) if side in text]
+    return answers[min(found)[1]] if found else SAME
 
 
 def preference_families() -> list[Family]:

@@ -33,7 +33,7 @@ _COMPARED: Final = 7
 
 
 def forms(words: Iterable[str], wordnet: WordNet) -> dict[str, list[str]]:
-    """Give each word its forms; a form that several words share goes to the one it looks most like."""
+    """Give each word its forms; one that several words share goes to the one it looks like."""
     words = list(words)
     adverbs = _adverbs(wordnet)
     claims: dict[str, list[str]] = {}

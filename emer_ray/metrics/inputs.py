@@ -63,9 +63,17 @@ def _plain_labels(schema: pl.Schema) -> list[pl.Expr]:
     return []
 
 
+def is_table(uri: str) -> bool:
+    """Tell a table from a run directory, by its ending."""
+    return _ending(uri) in ("csv", "json", "jsonl", "ndjson", "parquet", "npz")
+
+
+def _ending(uri: str) -> str:
+    return uri.rsplit("/", 1)[-1].rpartition(".")[2].lower()
+
+
 def _open(uri: str) -> pl.LazyFrame:
-    ending = uri.rsplit("/", 1)[-1].rpartition(".")[2].lower()
-    match ending:
+    match _ending(uri):
         case "parquet":
             return _parquet([uri])
         case "csv":

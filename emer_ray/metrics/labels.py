@@ -8,7 +8,7 @@ taken as it is by both.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -19,6 +19,7 @@ import polars as pl
 Parser = Literal["upstream", "robust"]
 Cell = str | Sequence[object] | None
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 
 _SEPARATORS = re.compile(r"""['",]""")
 _WIDE_SEPARATORS = re.compile(r"""['"‘’“”,，、;；]""")
@@ -59,12 +60,21 @@ def _robust(cell: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """What words become under a mapping: a number for each word (-1 = dropped), and its names."""
+
+    numbers: Codes
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
-    """The labels of many clips as numbers: clip i has `codes[offsets[i]:offsets[i + 1]]`, indices
-    into `words`.
+    """The labels of many clips as numbers.
+
+    Clip i has `codes[offsets[i]:offsets[i + 1]]`, indices into `words`.
     """
 
-    codes: Ints
+    codes: Codes
     offsets: Ints
     words: tuple[str, ...]
 
@@ -80,43 +90,42 @@ class Labels:
         """The clip of each code."""
         return np.repeat(np.arange(len(self), dtype=np.int64), self.sizes)
 
-    def map(self, image: Callable[[str], str | None]) -> Self:
-        """Replace every word by its image; words without one vanish."""
-        return self.recode([image(word) for word in self.words])
+    def part(self, clips: slice) -> Self:
+        """The labels of some clips in a row."""
+        offsets = self.offsets[clips.start : clips.stop + 1]
+        return type(self)(self.codes[offsets[0] : offsets[-1]], offsets - offsets[0], self.words)
 
-    def recode(self, images: Sequence[str | None]) -> Self:
-        """`map` with the images of `words` given in order."""
-        index = {
-            word: code for code, word in enumerate(sorted({w for w in images if w is not None}))
-        }
-        table = np.array([-1 if w is None else index[w] for w in images] or [-1], dtype=np.int64)
-        codes = table[self.codes] if len(self.codes) else self.codes
+    def recode(self, images: Images) -> Self:
+        """Replace every word by its image."""
+        codes = images.numbers[self.codes]
         kept = codes >= 0
-        running = np.concatenate([[0], np.cumsum(kept)])
-        return type(self)(codes[kept], running[self.offsets], tuple(index))
+        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+        return type(self)(codes[kept], running[self.offsets], images.names)
+
+
+def number(images: Iterable[str | None]) -> Images:
+    """Number the images of words, given in the order of the words; null drops a word."""
+    images = list(images)
+    names = sorted({image for image in images if image is not None})
+    index = {name: place for place, name in enumerate(names)}
+    numbers = [-1 if image is None else index[image] for image in images]
+    return Images(np.array(numbers or [-1], dtype=np.int32), tuple(names))
 
 
 def encode(*columns: pl.Series, parser: Parser = "upstream") -> list[Labels]:
-    """Turn columns of cells (strings, or lists of strings) into numbers over one shared list of
-    words.
-    """
+    """Turn columns of cells (strings or lists of strings) into numbers over one list of words."""
     lists = [_as_lists(column, parser) for column in columns]
-    flat = [_explode(column) for column in lists]
-    joined = pl.concat(flat) if flat else pl.Series("", [], dtype=pl.String)
-    words = joined.unique().sort()
-    enum = pl.Enum(words) if len(words) else pl.Enum([])
+    flat = [column.filter(column.list.len() > 0).explode() for column in lists]
+    coded = pl.concat(flat).to_arrow().dictionary_encode()
+    words = tuple(coded.dictionary.to_pylist())
+    codes = np.asarray(coded.indices).astype(np.int32)
+    ends = np.cumsum([len(tokens) for tokens in flat])
     result = []
-    for column, tokens in zip(lists, flat, strict=True):
-        codes = tokens.cast(enum).to_physical().to_numpy().astype(np.int64)
+    for column, tokens, end in zip(lists, flat, ends, strict=True):
         sizes = column.list.len().fill_null(0).to_numpy().astype(np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        result.append(Labels(codes, offsets, tuple(words)))
+        result.append(Labels(codes[end - len(tokens) : end], offsets, words))
     return result
-
-
-def _explode(lists: pl.Series) -> pl.Series:
-    filled = lists.filter(lists.list.len().fill_null(0) > 0)
-    return filled.explode() if len(filled) else pl.Series(lists.name, [], dtype=pl.String)
 
 
 def _as_lists(column: pl.Series, parser: Parser) -> pl.Series:
@@ -124,26 +133,19 @@ def _as_lists(column: pl.Series, parser: Parser) -> pl.Series:
         return column.cast(pl.List(pl.String))
     if column.dtype == pl.String:
         return _parse_column(column, parser)
-    inner = column.cast(pl.List(pl.String))
-    return inner.list.drop_nulls()
+    lists = column.cast(pl.List(pl.String))
+    return lists.list.drop_nulls() if lists.explode().null_count() else lists
 
 
 def _parse_column(cells: pl.Series, parser: Parser) -> pl.Series:
     """Parse each distinct cell once."""
-    distinct = cells.unique().drop_nulls()
-    parsed = pl.Series(
-        "lists", [parse(cell, parser) for cell in distinct], dtype=pl.List(pl.String)
-    )
-    key = distinct.rename("cell")
+    distinct = cells.unique().drop_nulls().rename("cell")
+    parsed = [parse(cell, parser) for cell in distinct]
+    table = pl.DataFrame([distinct, pl.Series("list", parsed, dtype=pl.List(pl.String))])
     frame = cells.rename("cell").to_frame()
-    table = pl.DataFrame([key, parsed])
-    return frame.join(table, on="cell", how="left", maintain_order="left")["lists"].rename(
-        cells.name
-    )
+    return frame.join(table, on="cell", how="left", maintain_order="left")["list"]
 
 
 def lower(word: str) -> str | None:
-    """How the wheels and the exact match see a label: lower case, no blanks around; blank is no
-    label.
-    """
+    """How wheels and exact match see a label: lower case, no blanks around; blank is none."""
     return word.lower().strip() or None

@@ -1,8 +1,8 @@
 """Set scores: how far the predicted labels of a clip and its reference labels are the same set.
 
-Sets of up to 64 different labels are bit masks of one machine word; larger ones are sorted (clip,
-label) pairs. Both ways give the same three numbers per clip, from which precision and recall
-follow.
+Three ways to the same three numbers per clip, from which precision and recall follow: bit masks of
+one machine word where a mapping has up to 64 names, else columns of labels side by side, and sorted
+(clip, label) pairs where a clip has more than 16 labels.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emer_ray.errors import ConfigError
-from emer_ray.metrics.labels import Ints, Labels, lower
+from emer_ray.metrics.labels import Codes, Images, Ints, Labels, lower, number
 from emer_ray.metrics.stats import (
     Family,
     Floats,
@@ -30,7 +30,8 @@ from emer_ray.metrics.stats import (
 Groups = Mapping[str, Sequence[Sequence[str]]]
 """Groups of synonyms of each clip; the first word of a group stands for it."""
 
-_WORD_BITS: Final = 64
+_MASK_BITS: Final = 64
+_MOST_COLUMNS: Final = 16
 _BRACKETS: Final = re.compile(r"[\[\]]")
 _QUOTES: Final = re.compile(r"""['"]""")
 
@@ -62,35 +63,104 @@ class Overlap:
         return np.where(self.n_gold > 0, self.n_both / np.maximum(size, 1), np.nan)
 
 
-def overlap(gold: Labels, pred: Labels) -> Overlap:
-    """Compare the label sets of clips in the same order, over the same words."""
-    if len(gold) != len(pred) or gold.words != pred.words:
+def overlap(gold: Labels, pred: Labels, images: Images) -> Overlap:
+    """Compare the sets that labels become by a mapping of their words.
+
+    `gold` and `pred` hold the same clips in the same order over the same words.
+    """
+    return overlaps(gold, pred, [images])[0]
+
+
+def overlaps(gold: Labels, pred: Labels, mappings: Sequence[Images]) -> list[Overlap]:
+    """`overlap` for several mappings at once; small ones share a machine word."""
+    if len(gold) != len(pred) or gold.words is not pred.words:
         raise ValueError("overlap needs the same clips in the same order, over the same words")
-    if len(gold.words) <= _WORD_BITS:
-        return _by_masks(gold, pred)
-    return _by_pairs(gold, pred)
+    found: dict[int, Overlap] = {}
+    for pack in _packs(mappings):
+        bits = np.zeros(len(mappings[0].numbers), np.uint64)
+        for place, shift in pack.items():
+            table = mappings[place].numbers
+            bits |= np.where(table < 0, 0, 1 << (table + shift).astype(np.uint64)).astype(np.uint64)
+        g, p = _masks(gold, bits), _masks(pred, bits)
+        for place, shift in pack.items():
+            mine = np.uint64(((1 << len(mappings[place].names)) - 1) << shift)
+            sizes = (np.bitwise_count(masks & mine).astype(np.int64) for masks in (g, p, g & p))
+            found[place] = Overlap(*sizes)
+    long = bool(len(gold)) and max(gold.sizes.max(), pred.sizes.max()) > _MOST_COLUMNS
+    for place, images in enumerate(mappings):
+        if place not in found and long:
+            found[place] = _by_pairs(gold.recode(images), pred.recode(images))
+        elif place not in found:
+            found[place] = _by_columns(gold, pred, images.numbers)
+    return [found[place] for place in range(len(mappings))]
 
 
-def _by_masks(gold: Labels, pred: Labels) -> Overlap:
-    g, p = _masks(gold), _masks(pred)
-    return Overlap(_bits(g), _bits(p), _bits(g & p))
+def _packs(mappings: Sequence[Images]) -> list[dict[int, int]]:
+    """Put mappings with few names side by side into words: place of a mapping to its first bit."""
+    packs: list[dict[int, int]] = []
+    free: list[int] = []
+    for place, images in enumerate(mappings):
+        width = len(images.names)
+        if width > _MASK_BITS:
+            continue
+        word = next((number for number, left in enumerate(free) if left >= width), len(packs))
+        if word == len(packs):
+            packs.append({})
+            free.append(_MASK_BITS)
+        packs[word][place] = _MASK_BITS - free[word]
+        free[word] -= width
+    return packs
 
 
-def _masks(labels: Labels) -> npt.NDArray[np.uint64]:
+def _masks(labels: Labels, bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     masks = np.zeros(len(labels), np.uint64)
     filled = labels.sizes > 0
     if filled.any():
-        bits = np.left_shift(np.uint64(1), labels.codes.astype(np.uint64))
-        masks[filled] = np.bitwise_or.reduceat(bits, labels.offsets[:-1][filled])
+        starts = labels.offsets[:-1][filled]
+        masks[filled] = np.bitwise_or.reduceat(bits[labels.codes], starts)
     return masks
 
 
-def _bits(masks: npt.NDArray[np.uint64]) -> Ints:
-    return np.bitwise_count(masks).astype(np.int64)
+def _by_columns(gold: Labels, pred: Labels, table: Codes) -> Overlap:
+    """Short lists side by side: every label of a clip is compared with every other."""
+    g, p = _columns(gold, table, absent=-1), _columns(pred, table, absent=-2)
+    n_gold, n_pred, n_both = (np.zeros(len(gold), np.int64) for _ in range(3))
+    for place, column in enumerate(p):
+        n_pred += _first(column, p[:place])
+    for place, column in enumerate(g):
+        first = _first(column, g[:place])
+        n_gold += first
+        met = np.zeros(len(gold), np.bool_)
+        for other in p:
+            met |= column == other
+        n_both += first & met
+    return Overlap(n_gold, n_pred, n_both)
+
+
+def _columns(labels: Labels, table: Codes, absent: int) -> list[Codes]:
+    """The first label of each clip, the second, …; negative where there is none."""
+    images = table[labels.codes]
+    columns = []
+    for place in range(int(labels.sizes.max(initial=0))):
+        column = np.full(len(labels), absent, np.int32)
+        there = labels.sizes > place
+        found = images[labels.offsets[:-1][there] + place]
+        column[there] = np.where(found < 0, absent, found)
+        columns.append(column)
+    return columns
+
+
+def _first(column: Codes, earlier: Sequence[Codes]) -> npt.NDArray[np.bool_]:
+    """Where a column holds a label that no earlier one of its clip does."""
+    first = column >= 0
+    for other in earlier:
+        first &= column != other
+    return first
 
 
 def _by_pairs(gold: Labels, pred: Labels) -> Overlap:
-    n, k = len(gold), len(gold.words)
+    """Lists of any length: sorted (clip, label) pairs."""
+    n, k = len(gold), max(len(gold.words), 1)
     g, p = _distinct(gold.clips() * k + gold.codes), _distinct(pred.clips() * k + pred.codes)
     both = np.sort(np.concatenate([g, p]))
     both = both[1:][both[1:] == both[:-1]]
@@ -161,7 +231,7 @@ def set_family(version: str) -> Family:
 
 def exact_scores(gold: Labels, pred: Labels) -> dict[str, Floats]:
     """Scores of the labels themselves, lower case without blanks around: no synonyms, no wheels."""
-    found = overlap(gold.map(lower), pred.map(lower))
+    found = overlap(gold, pred, number(lower(word) for word in gold.words))
     return {"exact.p": found.precision, "exact.r": found.recall, "jaccard": found.jaccard}
 
 

@@ -9,7 +9,7 @@ the wheels drop them. Ours, not published anywhere: read it beside the exact mat
 
 import numpy as np
 
-from emer_ray.metrics.labels import Labels
+from emer_ray.metrics.labels import Labels, number
 from emer_ray.metrics.stats import Family, Floats, Sums, Value, mean_sums, prf
 from emer_ray.metrics.wheels import MAPPINGS, Wheels
 
@@ -23,7 +23,8 @@ def scores(gold: Labels, pred: Labels, wheels: Wheels) -> dict[str, Floats]:
     kinds = sorted({cell for cell in cells if any(cell)}, key=str)
     index = {cell: number for number, cell in enumerate(kinds)}
     images = [str(index[cell]) if cell in index else None for cell in cells]
-    g, p = gold.recode(images), pred.recode(images)
+    kinds_of = number(images)
+    g, p = gold.recode(kinds_of), pred.recode(kinds_of)
     similar = _similarity([kinds[int(word)] for word in g.words])
     empty_gold, empty_pred = g.sizes == 0, p.sizes == 0
     precision, recall = _nearest(p, g, similar), _nearest(g, p, similar)

@@ -103,6 +103,10 @@ def aggregate(
     """Turn totals into values with intervals, all clips first."""
     families = list(families)
     rows: list[Aggregate] = []
+    if summed.is_empty():  # no clips: every metric is there, undefined over 0 clips
+        summed = summed.clear(1).with_columns(
+            pl.col(pl.String).fill_null(""), pl.col(pl.Float64).fill_null(0)
+        )
     for (by, group), frame in summed.group_by("by", "group", maintain_order=True):
         rows += _group(str(by), str(group), frame, families, resamples, seed)
     return rows
@@ -224,5 +228,11 @@ def frame(rows: Sequence[Aggregate]) -> pl.DataFrame:
 
 def length_bin(seconds: pl.Series) -> pl.Series:
     """Clip length, in seconds, in the bins of the breakdown by length."""
-    names = ["<=2 s", "2-4 s", "4-8 s", "8-16 s", ">16 s"]
-    return seconds.cut([2, 4, 8, 16], labels=names).cast(pl.String)
+    names = ("<=2 s", "2-4 s", "4-8 s", "8-16 s", ">16 s")
+    edge = pl.sum_horizontal((pl.col("s") > edge).cast(pl.Int64) for edge in (2, 4, 8, 16))
+    known = pl.when(pl.col("s").is_not_null()).then(edge)
+    return (
+        seconds.to_frame("s")
+        .select(known.replace_strict(range(5), names, return_dtype=pl.String))
+        .to_series()
+    )

@@ -30,13 +30,6 @@ ROUGE_BETA: Final = 1.2
 """Weight of recall in the captioning form of ROUGE-L."""
 
 
-def language_of(texts: Sequence[str | None]) -> Language:
-    """Chinese if most letters of the texts are."""
-    joined = "".join(text for text in texts if text)
-    n_chinese = len(re.findall(r"[\u4e00-\u9fff]", joined))
-    return "zh" if n_chinese > len(re.findall(r"[A-Za-z]", joined)) else "en"
-
-
 def tokens(text: str, language: Language) -> list[str]:
     """Tokens of BLEU and METEOR."""
     return (_WORDS if language == "en" else _CHARACTERS).findall(text.lower())

@@ -6,14 +6,15 @@ twelve names per known word. Published tables are read by `lexicon.load`, ours b
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 
-from emer_ray.metrics.labels import Labels
-from emer_ray.metrics.sets import overlap
+from emer_ray.metrics.labels import Labels, number
+from emer_ray.metrics.sets import overlap, overlaps
 from emer_ray.metrics.stats import Family, Floats, Sums, Value, mean_sums, means, prf
 
 Row = tuple[str, str, str]
@@ -25,6 +26,9 @@ MAPPINGS: Final = (
     *(f"wheel.W{wheel}.L{level}" for wheel in range(1, 6) for level in LEVELS),
 )
 """Ids of the twelve mappings, in the order of an image row."""
+
+_CHUNK: Final = 1 << 15
+"""Clips compared at a time: what they need fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,22 @@ class Wheels:
 
 
 def scores(gold: Labels, pred: Labels, wheels: Wheels) -> dict[str, Floats]:
-    """Precision and recall of each clip under the twelve mappings; NaN where nothing of the
-    reference maps.
-    """
+    """Precision and recall of each clip under the twelve mappings; NaN where no reference maps."""
     rows = [wheels.images.get(word.lower().strip()) for word in gold.words]
-    columns: dict[str, Floats] = {}
-    for number, metric in enumerate(MAPPINGS):
-        images = [row[number] if row else None for row in rows]
-        found = overlap(gold.recode(images), pred.recode(images))
-        columns[f"{metric}.p"] = found.precision
-        columns[f"{metric}.r"] = found.recall
+    images = [number(row[place] if row else None for row in rows) for place in range(len(MAPPINGS))]
+    columns = {
+        f"{metric}.{part}": np.empty(len(gold)) for metric in MAPPINGS for part in ("p", "r")
+    }
+
+    def compare(start: int) -> None:
+        some = slice(start, start + _CHUNK)
+        compared = overlaps(gold.part(some), pred.part(some), images)
+        for metric, found in zip(MAPPINGS, compared, strict=True):
+            columns[f"{metric}.p"][some] = found.precision
+            columns[f"{metric}.r"][some] = found.recall
+
+    with ThreadPoolExecutor() as pool:  # numpy lets go of the interpreter
+        list(pool.map(compare, range(0, len(gold), _CHUNK)))
     return columns
 
 
@@ -131,17 +141,15 @@ def hit_scores(
     rows = [wheels.images.get(word.lower().strip()) for word in gold.words]
     columns: dict[str, Floats] = {}
     for wheel in HITS:
-        number = MAPPINGS.index(f"wheel.{wheel}.L1")
-        images = [row[number] if row else None for row in rows]
-        g, p = gold.recode(images), pred.recode(images)
-        found = overlap(g, p)
+        place = MAPPINGS.index(f"wheel.{wheel}.L1")
+        images = [row[place] if row else None for row in rows]
+        found = overlap(gold, pred, number(images))
         hit = np.where(found.n_gold > 0, np.minimum(found.n_both, 1), np.nan)
         named = {
-            row[number] for word in gold_words if (row := wheels.images.get(word.lower().strip()))
+            row[place] for word in gold_words if (row := wheels.images.get(word.lower().strip()))
         }
         candidates = [image if image in named else None for image in images]
-        among = pred.recode(candidates)
-        n_named = overlap(among, among).n_pred
+        n_named = overlap(gold, pred, number(candidates)).n_pred
         columns[f"hit.{wheel}"] = hit
         columns[f"mscore.{wheel}"] = np.where(n_named > 0, hit / np.maximum(n_named, 1), hit * 0)
     return columns

@@ -11,9 +11,9 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
-from emer_ray.perceive.faces import Face, interpreter, upright_crop
+from emer_ray.perceive.faces import Face, upright_crop
+from emer_ray.perceive.runtime import interpreter, session
 from emer_ray.records import Frames
 
 CLASSES: Final = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -23,15 +23,6 @@ CROP_PX: Final = 112
 FER_PX: Final = 64
 MARGIN: Final = 1.05
 """Side of the crop as a multiple of the mesh's longer side."""
-
-
-def session(path: Path) -> onnxruntime.InferenceSession:
-    """Load an ONNX model on one thread: two busy actors on two cores must not fight for them."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class ExpressionReader:

@@ -8,13 +8,13 @@ Knows single pictures only: `tracks` joins them over time.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from ai_edge_litert.interpreter import Interpreter
 
+from emer_ray.perceive.runtime import interpreter
 from emer_ray.records import Frames
 
 Array = npt.NDArray[np.float32]
@@ -51,13 +51,6 @@ class _Detection:
     """[2, 2]: the eye on the left of the picture, the one on the right."""
 
 
-def interpreter(path: Path) -> Any:
-    """Load a LiteRT model on one thread: two busy actors on two cores must not fight for them."""
-    model = Interpreter(str(path), num_threads=1)
-    model.allocate_tensors()
-    return model
-
-
 class FaceFinder:
     """Two loaded networks; not thread-safe."""
 
@@ -78,12 +71,12 @@ class FaceFinder:
     def find(self, picture: Frames) -> list[Face]:
         """Return the faces of an RGB picture [height, width, 3], largest first.
 
-        Tiles are searched only where the whole picture shows nobody: they find faces half as large,
-        at five times the cost.
+        Tiles are searched only where the whole picture shows nobody and is not tiny: they find
+        faces half as large, at five times the cost.
         """
         found = self._detect(picture)
-        if not found:
-            height, width = picture.shape[:2]
+        height, width = picture.shape[:2]
+        if not found and min(height, width) >= DETECTOR_PX / 2:
             for y in (0, int(height * (1 - TILE))):
                 for x in (0, int(width * (1 - TILE))):
                     tile = picture[y : y + int(height * TILE), x : x + int(width * TILE)]
@@ -199,10 +192,13 @@ WIDE_OPEN: Final = 0.12
 """Opening of the mouth, in eye distances, that speech passes only for the length of a vowel."""
 MOST_YAW_DEG: Final = 35.0
 """Beyond this the far half of the mesh is a guess."""
+POSE_DEG: Final = 10.0
+"""Brows and eyes are compared between pictures whose head pose lies this near the clip's median: a
+nod changes them as much as a mood does."""
 
 
 def geometry(face: Face) -> dict[str, float]:
-    """Measure a face; names as in `measures.GEOMETRY`, and yaw_deg.
+    """Measure a face; names as in `measures.GEOMETRY`, and yaw_deg, pitch_deg.
 
     Distances are taken in three dimensions, heights along the line from chin to forehead, so that a
     turned or tilted head changes them little.
@@ -232,6 +228,7 @@ def geometry(face: Face) -> dict[str, float]:
         "brow_height": (above(55, 133) + above(285, 362)) / 2,
         "brow_gap": distance(55, 285) / eyes,
         "yaw_deg": math.degrees(math.atan2(float(across[2]), float(across[0]))),
+        "pitch_deg": math.degrees(math.asin(max(-1.0, min(1.0, float(up[2]))))),
     }
 
 

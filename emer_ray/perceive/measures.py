@@ -62,6 +62,7 @@ MEASURES: Final[dict[str, tuple[str, str]]] = {
     "f0.range": ("semitones", "from the 10th to the 90th percentile of pitch"),
     "f0.end": ("semitones", "pitch of the last fifth of voiced speech against the whole"),
     "voice.voiced": ("share", "share of speech that is voiced"),
+    "words.certainty": ("probability", "geometric mean over the recognised words"),
     "loudness.median": ("dBFS", "level of speech"),
     "loudness.range": ("dB", "from the 20th to the 95th percentile of the level of speech"),
     "voice.tilt": ("dB", "energy of speech from 1 to 5 kHz against the energy below 1 kHz"),

@@ -14,39 +14,28 @@ import numpy as np
 import numpy.typing as npt
 
 from emer_ray.errors import ClipError
-from emer_ray.perceive.expression import CLASSES, ExpressionReader
-from emer_ray.perceive.faces import (
-    MOST_YAW_DEG,
-    NEUTRAL_FACE,
-    NEUTRAL_SOURCE,
-    WIDE_OPEN,
-    FaceFinder,
-    geometry,
-    has_smile_shape,
-)
-from emer_ray.perceive.measures import GEOMETRY, measure
+from emer_ray.perceive.expression import ExpressionReader
+from emer_ray.perceive.faces import FaceFinder
+from emer_ray.perceive.measures import measure
+from emer_ray.perceive.over_time import expressive, geometric
 from emer_ray.perceive.speech import FILES, Recogniser
-from emer_ray.perceive.tracks import Track, follow, prominence
+from emer_ray.perceive.tracks import follow, prominence
 from emer_ray.perceive.voice import (
     LEAST_SPEECH_S,
     Segment,
     SpeechDetector,
     is_speech,
+    level,
     prosody,
     segments,
 )
-from emer_ray.records import Clues, DecodedClip, Frames, Measure
+from emer_ray.records import Clues, DecodedClip, Frames, Measure, Pcm
 
 Values = npt.NDArray[np.float64]
 Source = Literal["given", "recognised"]
 
-OWN_MEDIAN_S: Final = 3.0
-"""A face seen over at least this long is measured against its own median."""
-OWN_SOURCE: Final = "own median"
-RHYTHM_HZ: Final = 3.5
-"""Slower sampling cannot show the rhythm of speech."""
-TURN: Final = 0.03
-"""Change of the mouth's opening, in eye distances, that counts as opening or closing."""
+LEAST_CERTAINTY: Final = 0.5
+"""Recognised words less likely than not are noise, or of another language than English."""
 FACE_FILES: Final = ("face_detection_full_range.tflite", "face_landmark.tflite")
 EXPRESSION_FILES: Final = ("face_expression.onnx", "fer_mini_xception.tflite")
 SPEECH_FILE: Final = "silero_vad.onnx"
@@ -98,15 +87,23 @@ class Perceiver:
         measures: list[Measure] = []
         notes = list(self._notes)
         speech: list[Segment] = []
-        if clip.pcm is not None and len(clip.pcm) and self._speech is not None:
-            speech = segments(self._speech.probabilities(clip.pcm))
-            measures += prosody(clip.pcm, speech)
+        subtitle = (clip.clip.subtitle_en or clip.clip.subtitle_zh or "").strip() or None
+        source: Source | None = "given" if subtitle else None
+        if clip.pcm is not None and len(clip.pcm):
+            pcm = np.nan_to_num(clip.pcm)
+            measures += level(pcm)
+            if self._speech is not None:
+                speech = segments(self._speech.probabilities(pcm))
+                measures += prosody(pcm, speech)
+            if subtitle is None:
+                subtitle, certainty = self._recognised(pcm, speech, notes)
+                source = "recognised" if subtitle else None
+                measures += certainty
         n_faces, main_face = None, None
         if clip.frames is not None and len(clip.frames) and self._faces is not None:
             times = np.asarray(clip.frame_times_s)
-            seen, n_faces, main_face = self._look(clip.frames, times, speech, notes)
+            seen, n_faces, main_face = self._look(clip.frames, times, speech)
             measures += seen
-        subtitle, source = self._read(clip, speech)
         return Clues(
             clip_id=clip.clip.clip_id,
             measures=tuple(measures),
@@ -122,20 +119,22 @@ class Perceiver:
             pcm=clip.pcm,
         )
 
-    def _read(
-        self, clip: DecodedClip, speech: Sequence[Segment]
-    ) -> tuple[str | None, Source | None]:
-        given = (clip.clip.subtitle_en or clip.clip.subtitle_zh or "").strip()
-        if given:
-            return given, "given"
-        spoken_s = sum(end - start for start, end in speech)
-        if self._words is None or clip.pcm is None or spoken_s < LEAST_SPEECH_S:
-            return None, None
-        heard = self._words.transcribe(clip.pcm, speech)
-        return (heard, "recognised") if heard else (None, None)
+    def _recognised(
+        self, pcm: Pcm, speech: Sequence[Segment], notes: list[str]
+    ) -> tuple[str | None, list[Measure]]:
+        if self._words is None or sum(end - start for start, end in speech) < LEAST_SPEECH_S:
+            return None, []
+        words, certainty = self._words.transcribe(pcm, speech)
+        if certainty < LEAST_CERTAINTY:
+            notes.append(
+                f"speech recognition: not used (certainty {certainty:.2f}, "
+                f"{LEAST_CERTAINTY:.2f} is needed; only English is known)"
+            )
+            return None, []
+        return words, [measure("words.certainty", certainty)]
 
     def _look(
-        self, frames: Frames, times: Values, speech: Sequence[Segment], notes: list[str]
+        self, frames: Frames, times: Values, speech: Sequence[Segment]
     ) -> tuple[list[Measure], int, str]:
         assert self._faces is not None
         tracks = follow([self._faces.find(picture) for picture in frames], times.tolist())
@@ -162,98 +161,6 @@ class Perceiver:
             read = np.stack([self._expression.read(frames[i], face) for i, face in pairs])
             measures += expressive(read, times[main.frames])
         return measures, len(tracks), _why_main(scores[ranked[0]], second, len(tracks))
-
-
-def geometric(track: Track, times: Values, speech: Sequence[Segment]) -> list[Measure]:
-    """Measure the geometry of one face over time; nothing where it is turned away throughout."""
-    rows = [geometry(face) for face in track.faces]
-    at = times[track.frames]
-    yaw = np.abs([row["yaw_deg"] for row in rows])
-    out = [measure("head.yaw", float(np.median(yaw)))]
-    if len(at) > 1:
-        out.append(measure("head.motion", _motion(track, at)))
-    frontal = yaw <= MOST_YAW_DEG
-    if not frontal.any():
-        return out
-    rows = [row for row, keep in zip(rows, frontal, strict=True) if keep]
-    at = at[frontal]
-    long = at[-1] - at[0] >= OWN_MEDIAN_S
-    for name in GEOMETRY:
-        values = np.array([row[name] for row in rows])
-        median = float(np.median(values))
-        typical = NEUTRAL_FACE[name][0] if name in NEUTRAL_FACE else None
-        level = None if typical is None else (typical, NEUTRAL_SOURCE)
-        own = (median, OWN_SOURCE) if long else level
-        out.append(measure(f"{name}.median", median, against=level))
-        for statistic, share in (("p10", 10), ("p90", 90)):
-            value, apex = percentile(values, at, share)
-            out.append(measure(f"{name}.{statistic}", value, when=(apex, apex), against=own))
-    smiles = np.array([has_smile_shape(row) for row in rows])
-    out.append(measure("smile.share", smiles.mean(), when=longest(smiles, at)))
-    opening = np.array([row["mouth_open"] for row in rows])
-    wide = (opening > WIDE_OPEN) & ~smiles
-    held = longest(wide, at)
-    out.append(measure("mouth_open.wide", wide.mean()))
-    out.append(measure("mouth_open.hold", held[1] - held[0] if held else 0, when=held))
-    if wide.any() and speech:
-        out.append(measure("mouth_open.in_speech", is_speech(at[wide], speech).mean()))
-    if len(at) > 2 and float(np.median(np.diff(at))) <= 1 / RHYTHM_HZ:
-        out.append(measure("mouth_open.rhythm", turns(opening) / float(at[-1] - at[0])))
-    return out
-
-
-def expressive(read: Values, at: Values) -> list[Measure]:
-    """Measure what the networks read: [pictures, networks, 7] probabilities."""
-    mean = read.mean(axis=1)
-    out = []
-    for i, name in enumerate(CLASSES):
-        value, apex = percentile(mean[:, i], at, 90)
-        out.append(measure(f"expression.{name}.mean", mean[:, i].mean()))
-        out.append(measure(f"expression.{name}.p90", value, when=(apex, apex)))
-    if read.shape[1] > 1:
-        shared = np.minimum(read[:, 0], read[:, 1]).sum(axis=1)
-        out.append(measure("expression.agreement", shared.mean()))
-    return out
-
-
-def percentile(values: Values, at: Values, share: float) -> tuple[float, float]:
-    """Give a percentile that is one of the values, and its time: the apex."""
-    value = float(np.percentile(values, share, method="nearest"))
-    return value, float(at[int(np.flatnonzero(values == value)[0])])
-
-
-def longest(holds: npt.NDArray[np.bool_], at: Values) -> tuple[float, float] | None:
-    """Find the longest run of pictures in which something holds: the times of its first and last.
-
-    It may have lasted up to a picture longer on either side. None where it never holds.
-    """
-    if not holds.any():
-        return None
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], holds.astype(np.int8), [0]])))
-    runs = [(float(at[a]), float(at[b - 1])) for a, b in edges.reshape(-1, 2)]
-    return max(runs, key=lambda run: run[1] - run[0])
-
-
-def turns(values: Values) -> int:
-    """Count how often a series turns between rising and falling, changes below `TURN` ignored."""
-    count = direction = 0
-    low = high = float(values[0])
-    for value in values[1:].tolist():
-        low, high = min(low, value), max(high, value)
-        if direction >= 0 and value < high - TURN:
-            count += direction != 0
-            direction, low = -1, value
-        elif direction <= 0 and value > low + TURN:
-            count += direction != 0
-            direction, high = 1, value
-    return count
-
-
-def _motion(track: Track, at: Values) -> float:
-    """Mean speed of the face's centre, in its own eye distances per second."""
-    centres = np.array([(face.box[:2] + face.box[2:]) / 2 for face in track.faces])
-    eyes = np.median([np.linalg.norm(face.points[33] - face.points[263]) for face in track.faces])
-    return float(np.hypot(*np.diff(centres, axis=0).T).sum() / (eyes + 1e-6) / (at[-1] - at[0]))
 
 
 def _why_main(first: float, second: float, n_tracks: int) -> str:

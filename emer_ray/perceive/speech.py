@@ -1,6 +1,7 @@
 """Write down English speech: Moonshine tiny, an encoder and a decoder run greedily by onnxruntime.
 
-The model was trained on English only; what it writes for another language is noise. It sees
+The model was trained on English only; what it writes for another language is noise, which shows in
+the low probability of its own words. It sees
 stretches of speech of at most `WINDOW_S` seconds, since it was trained on short ones.
 """
 
@@ -11,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from emer_ray.perceive.expression import session
+from emer_ray.perceive.runtime import session
 from emer_ray.perceive.voice import Segment
 from emer_ray.records import AUDIO_HZ, Pcm
 
@@ -39,15 +40,22 @@ class Recogniser:
         }
         self._present = [o.name for o in self._decoder.get_outputs()]
 
-    def transcribe(self, pcm: Pcm, speech: Sequence[Segment]) -> str:
-        """Return the words of the speech segments, in order; "" where there are none."""
-        said = []
-        for start, end in windows(speech, len(pcm) / AUDIO_HZ):
-            sound = pcm[round(start * AUDIO_HZ) : round(end * AUDIO_HZ)]
-            said.append(self._text(self._tokens(sound)))
-        return " ".join(text for text in said if text)
+    def transcribe(self, pcm: Pcm, speech: Sequence[Segment]) -> tuple[str, float]:
+        """Return the words of the speech segments, and the geometric mean of their probabilities.
 
-    def _tokens(self, sound: Pcm) -> list[int]:
+        ("", 0) where there are none.
+        """
+        said: list[str] = []
+        logs: list[float] = []
+        for start, end in windows(speech, len(pcm) / AUDIO_HZ):
+            tokens, sure = self._tokens(pcm[round(start * AUDIO_HZ) : round(end * AUDIO_HZ)])
+            said.append(self._text(tokens))
+            logs += sure
+        text = " ".join(words for words in said if words)
+        return (text, float(np.exp(np.mean(logs)))) if text else ("", 0.0)
+
+    def _tokens(self, sound: Pcm) -> tuple[list[int], list[float]]:
+        """Decode greedily; also return the log probability of each step, the end included."""
         batch = np.ascontiguousarray(sound[None], np.float32)
         everywhere = np.ones(batch.shape, np.int64)  # one mask over samples, for both networks
         hidden = self._encoder.run(None, {"input_values": batch, "attention_mask": everywhere})[0]
@@ -57,6 +65,7 @@ class Recogniser:
         }
         most = max(1, int(len(sound) / AUDIO_HZ * TOKENS_PER_S))
         tokens = [START]
+        logs: list[float] = []
         while len(tokens) <= most:
             first = len(tokens) == 1
             outputs = self._decoder.run(
@@ -69,12 +78,14 @@ class Recogniser:
                     **past,
                 },
             )
-            token = int(outputs[0][0, -1].argmax())
+            scores = outputs[0][0, -1].astype(np.float64)
+            token = int(scores.argmax())
+            logs.append(-float(np.log(np.exp(scores - scores[token]).sum())))
             if token == END:
                 break
             tokens.append(token)
             past = _carried(dict(zip(self._present, outputs, strict=True)), past, first)
-        return tokens[1:]
+        return tokens[1:], logs
 
     def _text(self, tokens: Sequence[int]) -> str:
         text = b"".join(self._pieces[token] for token in tokens).decode(errors="replace")

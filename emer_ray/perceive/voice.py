@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from emer_ray.perceive.expression import session
 from emer_ray.perceive.measures import measure
+from emer_ray.perceive.runtime import session
 from emer_ray.records import AUDIO_HZ, Measure, Pcm
 
 Floats = npt.NDArray[np.float64]
@@ -35,6 +35,8 @@ HOP: Final = 160
 """Samples from one pitch frame to the next: 10 ms."""
 LOWEST_HZ: Final = 65.0
 HIGHEST_HZ: Final = 500.0
+HARMONICS_HZ: Final = 1000.0
+"""Pitch is read below this."""
 PERIODIC: Final = 0.5
 """Autocorrelation that makes a frame voiced."""
 CHUNK: Final = 1000
@@ -120,6 +122,8 @@ def _pitch(
     of_window /= of_window[0]
     low, high = int(AUDIO_HZ / highest_hz), min(int(AUDIO_HZ / lowest_hz), length // 2)
     favour = 0.01 * np.log2(np.arange(low, high) / low)  # short periods: fewer octave errors
+    # without its high harmonics a peak is broad, and the best lag between two samples not missed
+    high_bin = round(HARMONICS_HZ / AUDIO_HZ * size)
     floor = 0.03 * float(np.abs(pcm).max())
     starts = np.arange(0, len(pcm) - length + 1, HOP)
     times = (starts + length / 2) / AUDIO_HZ
@@ -130,6 +134,7 @@ def _pitch(
         frames -= frames.mean(axis=1, keepdims=True)
         loud = np.abs(frames).max(axis=1) > floor
         spectrum = np.abs(np.fft.rfft(frames * window, size)) ** 2
+        spectrum[:, high_bin:] = 0
         ratio = np.fft.irfft(spectrum)[:, :length]
         ratio = ratio / (ratio[:, :1] + 1e-12) / of_window
         lag = (ratio[:, low:high] - favour).argmax(axis=1) + low
@@ -152,16 +157,20 @@ def _without_jumps(hertz: Floats) -> Floats:
     return np.where(leap < 0.3, hertz, np.nan)
 
 
+def level(pcm: Pcm) -> list[Measure]:
+    """Measure the sound as a whole."""
+    amplitude = math.sqrt(np.mean(np.square(pcm, dtype=np.float64)))
+    return [
+        measure("sound.seconds", len(pcm) / AUDIO_HZ),
+        measure("sound.level", 20 * math.log10(max(amplitude, 1e-5))),
+    ]
+
+
 def prosody(pcm: Pcm, speech: Sequence[Segment]) -> list[Measure]:
-    """Measure the sound and, where there is enough speech, the voice."""
-    level = _decibel(float(np.sqrt(np.mean(np.square(pcm, dtype=np.float64)))))
+    """Measure speech and, where there is enough of it, the voice."""
     spoken_s = sum(end - start for start, end in speech)
     span = (speech[0][0], speech[-1][1]) if speech else None
-    out = [
-        measure("sound.seconds", len(pcm) / AUDIO_HZ),
-        measure("sound.level", level),
-        measure("speech.seconds", spoken_s, when=span),
-    ]
+    out = [measure("speech.seconds", spoken_s, when=span)]
     if spoken_s < LEAST_SPEECH_S:
         return out
     gaps = [later[0] - earlier[1] for earlier, later in pairwise(speech)]
@@ -230,7 +239,3 @@ def _tilt(pcm: Pcm, speech: Sequence[Segment]) -> float:
     hertz = np.fft.rfftfreq(VAD_HOP, 1 / AUDIO_HZ)
     bright = spectrum[(hertz > 1000) & (hertz < 5000)].sum()
     return float(10 * np.log10((bright + 1e-12) / (spectrum[hertz <= 1000].sum() + 1e-12)))
-
-
-def _decibel(amplitude: float) -> float:
-    return 20 * math.log10(max(amplitude, 1e-5))

@@ -1,6 +1,4 @@
-"""Reasoners: `explain(requests) -> replies`, one method, one answer per input, order kept (house
-§4.7).
-"""
+"""Reasoners: `explain(requests) -> replies`, one answer per input, order kept (house §4.7)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The embedded baseline: clue sentences from measures, labels by expression evidence and nearness.
 
-No language model: every sentence is a rule over measures (`sentences`), every label a word whose
-group the face supports (`vocabulary`). It is a baseline: its numbers are not to be compared with
-those of large models. What it does not claim:
+No language model: every sentence is a rule over measures (`visual`, `acoustic`), every label a word
+whose group the face supports (`vocabulary`). It is a baseline: its numbers are not to be compared
+with those of large models. What it does not claim:
 
 - no label where the best group's evidence is below `LEAST_EVIDENCE` or neutral leads;
 - no surprise from a mouth that opens in speech;
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from emer_ray.errors import ClipError
-from emer_ray.reason import sentences
+from emer_ray.reason import acoustic, visual
 from emer_ray.reason.baselines import Baselines
-from emer_ray.reason.sentences import Found, value
 from emer_ray.reason.vocabulary import GROUP_OF, GROUPS, WORDS, Values, Vocabulary, choose
+from emer_ray.reason.wording import Found, index, number, without_numbers
 from emer_ray.records import Clue, Clues, Measure, Reply, Request
 
 LEAST_EVIDENCE: Final = 0.5
@@ -37,6 +37,7 @@ LEXICAL_WEIGHT: Final = 0.3
 CLOSE: Final = (0.25, 0.5)
 """Cosine from which a subtitle begins to count, and from which it counts fully."""
 AROUSAL_WEIGHT: Final = 0.15
+"""The most that a fully aroused or subdued voice adds to or takes from a group's evidence."""
 ARTICULATED: Final = frozenset({"surprised", "fearful"})
 AROUSED: Final = frozenset({"happy", "angry", "fearful", "surprised"})
 AROUSAL: Final = ("f0.median", "f0.range", "speech.rate", "loudness.median", "voice.tilt")
@@ -74,10 +75,10 @@ class EmbeddedReasoner:
         self._vocabulary = None
 
     def _answer(self, clues: Clues) -> str:
-        found = sentences.index(clues)
-        seen = sentences.visual(found)
-        heard = sentences.acoustic(found, self._baselines)
-        said, closeness = self._said(clues)
+        found = index(clues)
+        seen = visual.sentences(found)
+        heard = acoustic.sentences(found, self._baselines)
+        said, closeness = self._said(clues, found)
         evidence = visual_evidence(found)
         arousal = voice_arousal(found, self._baselines)
         labels = []
@@ -86,7 +87,7 @@ class EmbeddedReasoner:
             labels = choose(_tuned(evidence, arousal), preferences, LEAST_EVIDENCE)
         confidence = _confidence(found, evidence, arousal)
         explanation = [
-            *_account(seen, heard, clues),
+            *_account(seen, heard, clues, found),
             _conclusion(evidence, arousal, [word for word, _ in labels]),
             f"Doubt {1 - confidence:.2f} of 1; this is the reading of a baseline of small models.",
             *(f"Note: {note}." for note in (*clues.notes, *self._notes)),
@@ -101,22 +102,21 @@ class EmbeddedReasoner:
         }
         return json.dumps(answer, ensure_ascii=False)
 
-    def _said(self, clues: Clues) -> tuple[list[Clue], float]:
+    def _said(self, clues: Clues, found: Found) -> tuple[list[Clue], float]:
         """Quote the subtitle; also give how much it may count, 0..1."""
         if not clues.subtitle:
             return [], 0.0
-        text = f"The subtitle {_quoted(clues)}"
+        text = f"The subtitle {_quoted(clues, found)}"
+        evidence = [found["words.certainty"]] if "words.certainty" in found else []
         if self._vocabulary is None or not _is_latin(clues.subtitle):
-            return [Clue(text=f"{text}.")], 0.0
+            return [Clue(text=f"{text}.", evidence=tuple(evidence))], 0.0
         similarity = self._vocabulary.similarity(clues.subtitle)
         nearest = int(similarity.argmax())
         cosine = round(float(similarity[nearest]), 4)
-        measure = Measure(
-            measure=f"subtitle.nearness.{WORDS[nearest]}", value=cosine, unit="cosine"
-        )
+        name = f"subtitle.nearness.{WORDS[nearest]}"
+        evidence.append(Measure(measure=name, value=cosine, unit="cosine"))
         text += f"; of the emotion words it lies nearest to {WORDS[nearest]} (cosine {cosine:.2f})."
-        low, high = CLOSE
-        return [Clue(text=text, evidence=(measure,))], _ramp(cosine, low, high)
+        return [Clue(text=text, evidence=tuple(evidence))], _ramp(cosine, *CLOSE)
 
     def _preferences(
         self, seen: Sequence[Clue], heard: Sequence[Clue], subtitle: str | None, closeness: float
@@ -143,25 +143,23 @@ def visual_evidence(found: Found, articulation: float = ARTICULATION) -> dict[st
     """
     if "smile.share" not in found and "expression.neutral.mean" not in found:
         return {}
-    talking = sentences.is_talking(found) is not None
-    smile = value(found, "smile.share") or 0.0
-    held = (value(found, "mouth_open.hold") or 0.0) >= sentences.HELD_S
+    talking = visual.is_talking(found) is not None
+    smile = number(found, "smile.share")
+    held = number(found, "mouth_open.hold") >= visual.HELD_S
     shape = {
         "happy": (smile + _ramp(smile, 0, SMILE_APEX)) / 2,
         "surprised": float(held and not talking),
     }
+    read, measured = "expression.neutral.mean" in found, "smile.share" in found
+    weight = NETWORKS_WEIGHT if read and measured else float(read)
     evidence = {}
     for group in GROUPS:
-        mean, apex = (value(found, f"expression.{group}.{s}") for s in ("mean", "p90"))
-        if mean is None or apex is None:
-            evidence[group] = shape.get(group, 0.0)
-            continue
+        mean, apex = (number(found, f"expression.{group}.{s}") for s in ("mean", "p90"))
         networks = (mean + apex) / 2
         if talking and group in ARTICULATED:
             networks *= articulation
-        weight = NETWORKS_WEIGHT if "smile.share" in found else 1.0
         evidence[group] = weight * networks + (1 - weight) * shape.get(group, 0.0)
-    evidence["neutral"] = value(found, "expression.neutral.mean") or 0.0
+    evidence["neutral"] = number(found, "expression.neutral.mean")
     return evidence
 
 
@@ -173,16 +171,16 @@ def shows_emotion(evidence: Mapping[str, float]) -> bool:
 
 def voice_arousal(found: Found, baselines: Baselines) -> float | None:
     """Average how far pitch, pace, loudness and tension lie above their baselines, -1..1."""
-    away = [sentences.spreads(found, name, baselines) for name in AROUSAL]
+    away = [acoustic.spreads(found, name, baselines) for name in AROUSAL]
     known = [max(-2.0, min(2.0, spreads)) / 2 for spreads in away if spreads is not None]
     return sum(known) / len(known) if known else None
 
 
 def _tuned(evidence: Mapping[str, float], arousal: float | None) -> dict[str, float]:
-    """Let the voice shift the balance of groups that the face already supports."""
+    """Let the voice shift the balance of groups that the face supports; it removes none."""
     shift = AROUSAL_WEIGHT * (arousal or 0.0)
     return {
-        group: min(1.0, share + (shift if group in AROUSED else -shift))
+        group: max(LEAST_EVIDENCE, min(1.0, share + (shift if group in AROUSED else -shift)))
         for group, share in evidence.items()
         if group != "neutral" and share >= LEAST_EVIDENCE
     }
@@ -199,11 +197,11 @@ def _confidence(found: Found, evidence: Mapping[str, float], arousal: float | No
         trust = 1 - max(undiscounted[group] for group in GROUPS)
     trust = min(trust, MOST_CONFIDENCE)
     for name in ("face.coverage", "face.lead"):
-        trust *= 0.5 + 0.5 * (value(found, name) or 0.0)
+        trust *= 0.5 + 0.5 * number(found, name)
     return trust
 
 
-def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues) -> list[str]:
+def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues, found: Found) -> list[str]:
     account = []
     if clues.has_video:
         account.append(_joined("In the video", seen) or "What is seen was not looked at.")
@@ -216,7 +214,7 @@ def _account(seen: Sequence[Clue], heard: Sequence[Clue], clues: Clues) -> list[
     if (clues.n_faces or 0) > 1:
         account.append(f"The main character is {clues.main_face}.")
     if clues.subtitle:
-        account.append(f"In the text, the subtitle {_quoted(clues)}.")
+        account.append(f"In the text, the subtitle {_quoted(clues, found)}.")
     return account
 
 
@@ -248,9 +246,11 @@ def _arousal(arousal: float | None) -> str:
     return "aroused" if arousal > 0 else "subdued"
 
 
-def _quoted(clues: Clues) -> str:
+def _quoted(clues: Clues, found: Found) -> str:
     words = (clues.subtitle or "").rstrip(".。")
-    return f'({clues.subtitle_source}) reads "{words}"'
+    sure = number(found, "words.certainty")
+    certainty = f" with certainty {sure:.2f}" if "words.certainty" in found else ""
+    return f'({clues.subtitle_source}{certainty}) reads "{words}"'
 
 
 def _is_latin(text: str) -> bool:
@@ -268,7 +268,7 @@ def _telling(clues: Sequence[Clue]) -> list[Clue]:
 
 
 def _joined(opening: str, clues: Sequence[Clue]) -> str:
-    plain = [sentences.without_numbers(clue) for clue in clues]
+    plain = [without_numbers(clue) for clue in clues]
     return f"{opening}, {'; '.join(text[0].lower() + text[1:] for text in plain)}." if plain else ""
 
 
@@ -276,5 +276,5 @@ def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _ramp(number: float, low: float, high: float) -> float:
-    return max(0.0, min(1.0, (number - low) / (high - low)))
+def _ramp(amount: float, low: float, high: float) -> float:
+    return max(0.0, min(1.0, (amount - low) / (high - low)))

@@ -85,10 +85,18 @@ def delete(uri: str) -> None:
 
 
 def listing(uri: str) -> Iterator[Entry]:
+    return _under(uri, ())
+
+
+def _under(uri: str, above: tuple[str, ...]) -> Iterator[Entry]:
+    """List a folder; one that a link has led back into is not entered again."""
+    real = os.path.realpath(uri)
+    if real in above:
+        return
     with _sentences("list", uri):
         try:
             found = sorted(os.scandir(uri), key=lambda entry: entry.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
     for entry in found:
         with _sentences("list", entry.path):
@@ -97,7 +105,7 @@ def listing(uri: str) -> Iterator[Entry]:
             except FileNotFoundError:  # gone since the scan, or a link that leads nowhere
                 continue
         if folder:
-            yield from listing(entry.path)
+            yield from _under(entry.path, (*above, real))
         elif stat.S_ISREG(facts.st_mode) and not entry.name.startswith(_TEMPORARY):
             yield Entry(uri=entry.path, size=facts.st_size, modified_s=facts.st_mtime)
 

@@ -25,6 +25,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     FlexibleChecksumError,
     IncompleteReadError,
@@ -35,6 +36,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     ResponseStreamingError,
     SSLError,
+    SSOError,
 )
 
 from emer_ray.errors import StorageError, StorageKind
@@ -66,6 +68,14 @@ _BROKEN_BODY: Final = (
     IncompleteReadError,
     ReadTimeoutError,
     ResponseStreamingError,
+)
+
+_NO_CREDENTIALS: Final = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSOError,
 )
 
 _MAY_PASS: Final = (ConnectionClosedError, EndpointConnectionError)
@@ -153,11 +163,19 @@ def create(uri: str, data: bytes) -> bool:
             if _code(error) != "PreconditionFailed":
                 raise
             # botocore repeats a PUT whose answer was lost, and then meets its own object.
-            found = _client().head_object(Bucket=bucket, Key=key)
-            return found["Metadata"].get("emer-writer") == writer
+            return _writer(bucket, key) == writer
         return True
 
     return _again("create", uri, put)
+
+
+def _writer(bucket: str, key: str) -> str | None:
+    try:
+        return _client().head_object(Bucket=bucket, Key=key)["Metadata"].get("emer-writer")
+    except ClientError as error:
+        if _code(error) == "NotFound":  # deleted by now
+            return None
+        raise
 
 
 def delete(uri: str) -> None:
@@ -215,6 +233,7 @@ class _Ranged(io.RawIOBase):
         if not self._piece_start <= self._at < piece_end:
             self._ahead = min(2 * self._ahead, _PART) if self._at == piece_end else _FIRST
             end = min(self._at + self._ahead, self._n_bytes)
+            self._piece = b""  # one piece in memory, not two
             self._piece = _range(self._uri, self._at, end, self._etag)
             self._piece_start = self._at
         view = memoryview(target)
@@ -367,7 +386,10 @@ _CODES: Final[dict[str, tuple[StorageKind, str]]] = {
         "the object was replaced while it was being read; start again",
     ),
     "PermanentRedirect": ("storage", "the bucket lies in another region; set AWS_REGION to it"),
-    "EntityTooLarge": ("storage", "the object is larger than the server takes in one request"),
+    "EntityTooLarge": (
+        "storage",
+        "larger than the server takes in one request; store smaller parts",
+    ),
 }
 
 _ALIASES: Final = {
@@ -400,13 +422,13 @@ def _told(uri: str, error: BaseException) -> tuple[StorageKind, str]:
         code = _code(error)
         if code == "NotFound":  # the answer to HEAD has no body to tell by
             code = "NoSuchKey" if _has_bucket(uri) else "NoSuchBucket"
-        says = error.response.get("Error", {}).get("Message", "no reason given")
+        says = " ".join(str(error.response.get("Error", {}).get("Message", "no reason")).split())
         unknown: tuple[StorageKind, str] = (
             "storage",
             f"the server answered {code} ({says}); try again, or ask who runs it",
         )
         return _CODES.get(code, unknown)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+    if isinstance(error, _NO_CREDENTIALS):
         return "denied", f"no complete credentials were found; {_CREDENTIALS}"
     if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
         return (
@@ -422,7 +444,7 @@ def _told(uri: str, error: BaseException) -> tuple[StorageKind, str]:
         )
     if isinstance(error, ParamValidationError):
         return "storage", "not a valid bucket or key name; check the URI"
-    return "storage", f"{error}; check the network and the AWS settings"
+    return "storage", f"{' '.join(str(error).split())}; check the network and the AWS settings"
 
 
 def _has_bucket(uri: str) -> bool:

@@ -9,6 +9,7 @@ door. Proxies are not used: they would resolve the name again.
 import io
 import ipaddress
 import random
+import re
 import socket
 import tempfile
 import time
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, TypeVar, cast
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 
@@ -104,7 +105,7 @@ def _download(uri: str, target: BinaryIO, start: int = 0, end: int | None = None
             # A server may ignore the range and send everything.
             skip = start if answer.status == 200 else 0
             left = _MAX_BYTES if end is None else end - start
-            for piece in answer.stream(_PIECE):
+            while piece := answer.read1(_PIECE):  # what has come, so that the clock is looked at
                 if time.monotonic() > deadline:
                     raise _error("storage", uri, f"slower than {_DEADLINE_S:.0f} s; copy it to S3")
                 kept = piece[skip:][:left]
@@ -117,12 +118,12 @@ def _download(uri: str, target: BinaryIO, start: int = 0, end: int | None = None
                     raise _error("storage", uri, f"larger than {_MAX_BYTES} bytes; copy it to S3")
 
     _again(uri, copy)
-    target.flush()
 
 
 def _put(uri: str, target: BinaryIO, data: bytes) -> None:
     try:
         target.write(data)
+        target.flush()
     except OSError as error:
         raise _error(
             "storage",
@@ -140,6 +141,9 @@ def _again(uri: str, call: Callable[[], T]) -> T:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return call()
+        except urllib3.exceptions.SSLError:
+            what = "the host's certificate is refused; check the URI, or set SSL_CERT_FILE"
+            raise _error("denied", uri, what) from None
         except (urllib3.exceptions.HTTPError, _Busy) as error:
             reason = str(error) if isinstance(error, _Busy) else type(error).__name__
         if attempt < _ATTEMPTS:
@@ -153,15 +157,16 @@ def _again(uri: str, call: Callable[[], T]) -> T:
 def _answer(
     method: str, uri: str, headers: dict[str, str] | None = None
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """Ask for a URI, following redirects; any status but 200, 206 and 416 is raised."""
-    at = uri
+    """Ask for a URI, following redirects; a status other than success, or 416, is raised."""
+    at, location = uri, ""
     for _ in range(_MAX_REDIRECTS + 1):
-        parts = urlsplit(at)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        with _connection(uri, at) as pool:
+        parts, host, port = _place(uri, at, location)
+        if at.startswith("https:") and parts.scheme != "https":
+            raise _error("denied", uri, "redirected from https to http; give the last URI")
+        with _connection(uri, parts.scheme, host, port) as pool:
             answer = pool.request(
                 method,
-                target,
+                (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
                 headers={"Host": parts.netloc, "User-Agent": "emer_ray", **(headers or {})},
                 timeout=_TIMEOUT,
                 retries=False,
@@ -169,21 +174,16 @@ def _answer(
                 preload_content=False,
                 decode_content=False,
             )
-            location = answer.get_redirect_location()
+            at, location = parts.geturl(), answer.get_redirect_location() or ""
             if not location:
-                _refuse(uri, answer.status)
+                _refuse(uri, answer.status, ranged="Range" in (headers or {}))
                 yield answer
                 return
-        at = urljoin(at, location)
-        if parts.scheme == "https" and not at.startswith("https://"):
-            raise _error(
-                "denied", uri, "redirected from https to something else; give the last URI"
-            )
     raise _error("storage", uri, f"more than {_MAX_REDIRECTS} redirects; give the last URI")
 
 
-def _refuse(uri: str, status: int) -> None:
-    if status in (200, 206, 416):
+def _refuse(uri: str, status: int, *, ranged: bool) -> None:
+    if status == 200 or (ranged and status in (206, 416)):
         return
     if status in (404, 410):
         raise _error("missing", uri, "the host has no such object; check the URI")
@@ -194,20 +194,30 @@ def _refuse(uri: str, status: int) -> None:
     raise _error("storage", uri, f"the host answered {status}; check the URI")
 
 
+def _place(uri: str, at: str, location: str) -> tuple[SplitResult, str, int]:
+    """Take apart where `at`, or a redirect from there, leads: the parts, the host and the port."""
+    try:
+        parts = urlsplit(urljoin(at, location))
+        host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
+        parts.netloc.encode("ascii")
+    except (ValueError, KeyError):
+        host = None
+    if not host or parts.username is not None:
+        raise _error("denied", uri, "not an http(s) URI with a plain host and no password")
+    return parts, host, port
+
+
 @contextmanager
-def _connection(uri: str, at: str) -> Iterator[urllib3.HTTPConnectionPool]:
-    """Connect to a checked address of the host in `at`; the certificate must be the host's."""
-    parts = urlsplit(at)
-    host = parts.hostname
-    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-        raise _error("denied", uri, "only http(s) URIs with a host and without a password are read")
-    address = _checked_address(uri, host, parts.port or (443 if parts.scheme == "https" else 80))
-    if parts.scheme == "https":
-        pool: urllib3.HTTPConnectionPool = urllib3.HTTPSConnectionPool(
-            address, parts.port or 443, server_hostname=host, assert_hostname=host
-        )
-    else:
-        pool = urllib3.HTTPConnectionPool(address, parts.port or 80)
+def _connection(
+    uri: str, scheme: str, host: str, port: int
+) -> Iterator[urllib3.HTTPConnectionPool]:
+    """Connect to a checked address of a host; the certificate must be the host's."""
+    address = _checked_address(uri, host, port)
+    pool = (
+        urllib3.HTTPSConnectionPool(address, port, server_hostname=host, assert_hostname=host)
+        if scheme == "https"
+        else urllib3.HTTPConnectionPool(address, port)
+    )
     try:
         yield pool
     finally:
@@ -257,5 +267,5 @@ def is_public(address: str) -> bool:
 
 def _error(kind: StorageKind, uri: str, what: str) -> StorageError:
     # The query of a presigned URI is a key, and so is what stands before an @: neither is shown.
-    parts = urlsplit(uri)
-    return StorageError(kind, f"read {parts.scheme}://{parts.hostname}{parts.path}: {what}")
+    shown = re.sub("//[^/]*@", "//", uri).partition("?")[0]
+    return StorageError(kind, f"read {shown}: {what}")

@@ -11,9 +11,10 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from emer_ray import storage
+from emer_ray.errors import FailureKind
 
 ALONE_TRIES: Final = 3
 
@@ -27,8 +28,8 @@ class Claim:
     """True when no process died on this shard before."""
     alone: dict[str, int] = field(default_factory=dict)
     """Times each clip was tried alone without a result."""
-    hung: set[str] = field(default_factory=set)
-    """Clips whose process was ended by the watchdog."""
+    blamed: dict[str, FailureKind] = field(default_factory=dict)
+    """Clips whose process was ended by its own watchdog, and why."""
     trying: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -49,11 +50,11 @@ class Claim:
             self.alone.pop(clip_id, None)
             self.trying = None
 
-    def mark_hung(self) -> None:
-        """Say that the watchdog ends this process now, because of the clip being tried."""
+    def blame(self, kind: FailureKind) -> None:
+        """Say why this process ends now, if it is because of a clip tried alone."""
         with self._lock:
             if self.trying is not None:
-                self.hung.add(self.trying)
+                self.blamed[self.trying] = kind
             self._save()
 
     def release(self) -> None:
@@ -61,17 +62,17 @@ class Claim:
         storage.delete(self.uri)
 
     def _save(self) -> None:
-        storage.write(self.uri, _dump(self.alone, self.hung))
+        storage.write(self.uri, _dump(self.alone, self.blamed))
 
 
 def claim(run: str, stage: str, shard: int) -> Claim:
     """Mark a shard before a stage works on it; `first` is false when its mark was there already."""
     uri = storage.join(run, "claims", stage, f"{shard:08d}.json")
-    if storage.create(uri, _dump({}, set())):
+    if storage.create(uri, _dump({}, {})):
         return Claim(uri=uri, first=True)
-    state: Mapping[str, Mapping[str, int]] = json.loads(storage.read(uri))
-    return Claim(uri=uri, first=False, alone=dict(state["alone"]), hung=set(state["hung"]))
+    state: Mapping[str, Any] = json.loads(storage.read(uri))
+    return Claim(uri=uri, first=False, alone=dict(state["alone"]), blamed=dict(state["blamed"]))
 
 
-def _dump(alone: Mapping[str, int], hung: set[str]) -> bytes:
-    return json.dumps({"alone": dict(alone), "hung": sorted(hung)}).encode()
+def _dump(alone: Mapping[str, int], blamed: Mapping[str, FailureKind]) -> bytes:
+    return json.dumps({"alone": dict(alone), "blamed": dict(blamed)}).encode()

@@ -43,6 +43,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     command = [
         *(str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=4"),
         *(f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"),
+        f"--dashboard-agent-listen-port={free_port()}",  # the default is taken by any other Ray
         *("--min-worker-port=0", "--max-worker-port=0", f"--temp-dir=/tmp/ray-{port}"),
     ]
     log = (folder / "head.log").open("w")

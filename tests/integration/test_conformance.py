@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from emer_ray.evaluate import Evaluation, Options, evaluate
+from emer_ray.evaluate import Evaluation, evaluate
 from emer_ray.metrics import labels, lexicon, sets
+from emer_ray.metrics.comparison import Options
 from emer_ray.metrics.wheels import MAPPINGS
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"

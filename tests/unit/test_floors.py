@@ -15,14 +15,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "words": ("errors", "schema", "records", "config", "storage"),
     "work": (
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
-        *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus"),
+        *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
         "checkpoint",
     ),
-    "wiring": ("stages", "pipeline"),
-    "running": ("runner",),
+    "wiring": ("containment", "stages", "pipeline"),
+    "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench", "reparse"),
+        *("bench", "corpus", "reparse"),
     ),
     "skin": ("cli",),
 }
@@ -37,6 +37,8 @@ OWN_FLOOR_ALLOWED = {
     ("demo_corpus", "weights"),
     ("encode", "checkpoint"),
     ("reason", "checkpoint"),
+    ("stages", "containment"),
+    ("pipeline", "containment"),
     ("pipeline", "stages"),
     ("parse", "metrics"),  # one grammar of label cells, for answers and for tables
     ("demo", "relabel"),

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from emer_ray import config, pipeline, stages
+from emer_ray import config, containment, pipeline
 from emer_ray.config import RunConfig
 from emer_ray.errors import ConfigError
 
@@ -24,7 +26,7 @@ def test_the_flow_reads_in_order() -> None:
 def test_heavy_columns_die_after_their_last_reader() -> None:
     def dying(run_config: RunConfig) -> list[str]:
         flow = pipeline.steps(run_config, run="r", baselines={})
-        return [step.name for step in flow if step.settings.get("drops") == stages.MEDIA]
+        return [step.name for step in flow if step.settings.get("drops") == containment.MEDIA]
 
     assert dying(embedded()) == ["encode"]
     assert dying(fake()) == ["explain"]
@@ -114,3 +116,17 @@ def test_an_unknown_option_of_a_backend_is_refused() -> None:
     wrong = config.parse({"models": {"main": {"backend": "fake", "options": {"latency": 1}}}})
     with pytest.raises(ConfigError, match="unknown option latency"):
         pipeline.steps(wrong, run="r", baselines={})
+
+
+@pytest.mark.weights
+def test_the_weights_that_are_present_are_part_of_the_fingerprint(
+    weights: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = pipeline.fingerprint_parts(embedded())["models.main.revision"]
+    monkeypatch.setenv("EMER_MODELS", str(tmp_path))
+    assert pipeline.fingerprint_parts(embedded())["models.main.revision"] not in (None, before)
+
+
+def test_the_baseline_refuses_a_language_it_cannot_write() -> None:
+    with pytest.raises(ConfigError, match="writes English only"):
+        pipeline.steps(embedded(language="zh"), run="r", baselines={})

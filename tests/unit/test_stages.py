@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from emer_ray import prompts, schema, stages
+from emer_ray import containment, prompts, schema, stages
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError
 from emer_ray.parse import Asked
@@ -31,7 +31,7 @@ def clips(*clip_ids: str) -> pa.Table:
     return schema.table(rows, schema.CLIPS)
 
 
-def frames(clip_id: str) -> stages.Row:
+def frames(clip_id: str) -> containment.Row:
     return {
         "frames": np.full((2, 3, 4, 3), ord(clip_id), np.uint8),
         "frame_shape": [2, 3, 4, 3],
@@ -42,13 +42,13 @@ def frames(clip_id: str) -> stages.Row:
 
 
 def decoded(*clip_ids: str, bad: str = "") -> pa.Table:
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         return [
             ClipError("corrupt", "no") if row["clip_id"] in bad else frames(row["clip_id"])
             for row in rows
         ]
 
-    return stages.through(clips(*clip_ids), stage="decode", to=schema.DECODED, work=work)
+    return containment.through(clips(*clip_ids), stage="decode", to=schema.DECODED, work=work)
 
 
 def test_rows_keep_their_order_and_a_failed_row_its_reason() -> None:
@@ -64,12 +64,14 @@ def test_rows_keep_their_order_and_a_failed_row_its_reason() -> None:
 def test_a_failed_row_passes_later_stages_untouched() -> None:
     seen: list[str] = []
 
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         seen.extend(row["clip_id"] for row in rows)
         return [{"notes": ["seen"]} for _ in rows]
 
     table = decoded("a", "b", bad="a")
-    after = stages.through(table, stage="encode", to=schema.ENCODED, work=work, drops=stages.HEAVY)
+    after = containment.through(
+        table, stage="encode", to=schema.ENCODED, work=work, drops=containment.HEAVY
+    )
     assert seen == ["b"]
     assert after["notes"].to_pylist() == [None, ["seen"]]
     assert after["message"].to_pylist() == ["no", None]
@@ -77,40 +79,42 @@ def test_a_failed_row_passes_later_stages_untouched() -> None:
 
 
 def test_frames_and_sound_come_back_as_they_went_in() -> None:
-    (row,) = stages._rows(decoded("a"))
+    (row,) = containment._rows(decoded("a"))
     assert np.array_equal(stages._frames(row), frames("a")["frames"])  # type: ignore[arg-type]
     assert np.array_equal(stages._pcm(row), frames("a")["pcm"])  # type: ignore[arg-type]
 
 
 def test_an_unexpected_exception_costs_the_clip_that_raises_it() -> None:
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         if any(row["clip_id"] == "b" for row in rows):
             raise ZeroDivisionError("b is odd")
         return [{"notes": []} for _ in rows]
 
-    after = stages.through(decoded("a", "b", "c"), stage="encode", to=schema.ENCODED, work=work)
+    after = containment.through(
+        decoded("a", "b", "c"), stage="encode", to=schema.ENCODED, work=work
+    )
     assert after["kind"].to_pylist() == [None, "error", None]
     assert after["message"][1].as_py() == "ZeroDivisionError: b is odd"
 
 
 def test_a_mistake_of_the_run_is_no_row() -> None:
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         raise ConfigError("no such model")
 
     with pytest.raises(ConfigError):
-        stages.through(decoded("a"), stage="encode", to=schema.ENCODED, work=work)
+        containment.through(decoded("a"), stage="encode", to=schema.ENCODED, work=work)
 
 
 def test_a_lost_answer_is_noticed() -> None:
     with pytest.raises(AssertionError, match="2 rows went in, 1 answers"):
-        stages.through(
+        containment.through(
             decoded("a", "b"), stage="encode", to=schema.ENCODED, work=lambda _: [{"notes": []}]
         )
 
 
 def test_a_column_that_no_schema_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="mood"):
-        stages.through(
+        containment.through(
             decoded("a"), stage="encode", to=schema.ENCODED, work=lambda _: [{"mood": 1}]
         )
 
@@ -118,18 +122,20 @@ def test_a_column_that_no_schema_knows_is_refused() -> None:
 def test_micro_batches_are_as_large_as_asked() -> None:
     sizes: list[int] = []
 
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         sizes.append(len(rows))
         return [{"notes": []} for _ in rows]
 
-    guard = stages.Guard(batch=2)
-    stages.through(decoded(*"abcde"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
+    guard = containment.Guard(batch=2)
+    containment.through(
+        decoded(*"abcde"), stage="encode", to=schema.ENCODED, work=work, guard=guard
+    )
     assert sizes == [2, 2, 1]
 
 
 def test_claims_are_gone_after_clean_work(tmp_path: Path) -> None:
-    guard = stages.Guard(run=str(tmp_path))
-    stages.through(
+    guard = containment.Guard(run=str(tmp_path))
+    containment.through(
         decoded("a"), stage="encode", to=schema.ENCODED, work=lambda _: [{"notes": []}], guard=guard
     )
     assert not list(tmp_path.rglob("*.json"))
@@ -139,22 +145,22 @@ def test_after_a_death_a_shard_goes_clip_by_clip(tmp_path: Path) -> None:
     claims.claim(str(tmp_path), "encode", 0)
     sizes: list[int] = []
 
-    def work(rows: list[stages.Row]) -> list[stages.Row | ClipError]:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         sizes.append(len(rows))
         return [{"notes": []} for _ in rows]
 
-    guard = stages.Guard(run=str(tmp_path))
-    stages.through(decoded(*"abc"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
+    guard = containment.Guard(run=str(tmp_path))
+    containment.through(decoded(*"abc"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
     assert sizes == [1, 1, 1]
 
 
 SCRIPT = """
 import json, sys
-from emer_ray import prompts, schema, stages
+from emer_ray import containment, schema
 from tests.unit.test_stages import decoded
 run, fault, deadline = sys.argv[1], sys.argv[2], float(sys.argv[3])
-guard = stages.Guard(run=run, deadline_s=deadline, faults={"b": fault})
-after = stages.through(decoded(*"abc"), stage="encode", to=schema.ENCODED,
+guard = containment.Guard(run=run, deadline_s=deadline, memory_mb=900, faults={"b": fault})
+after = containment.through(decoded(*"abc"), stage="encode", to=schema.ENCODED,
                        work=lambda rows: [{"notes": []} for _ in rows], guard=guard)
 print(json.dumps([after["kind"].to_pylist(), after["message"].to_pylist()]))
 """
@@ -162,12 +168,19 @@ print(json.dumps([after["kind"].to_pylist(), after["message"].to_pylist()]))
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [("exit", "crashed"), ("segfault", "crashed"), ("bloat", "crashed"), ("hang", "timeout")],
+    [("exit", "crashed"), ("segfault", "crashed"), ("bloat", "memory"), ("hang", "timeout")],
 )
 def test_a_clip_that_kills_its_process_is_given_up_after_three_lonely_tries(
     tmp_path: Path, fault: str, kind: str
 ) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), fault, "0.3"]
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(tmp_path),
+        fault,
+        "0.3" if fault == "hang" else "60",
+    ]
     root = Path(__file__).parents[2]
     deaths = 0
     while (done := subprocess.run(command, cwd=root, capture_output=True, text=True)).returncode:
@@ -180,7 +193,7 @@ def test_a_clip_that_kills_its_process_is_given_up_after_three_lonely_tries(
 
 def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
     model = ModelConfig(backend="fake", options={"script": script or {}})
-    encode = stages.Encode(model=model, guard=stages.Guard(), drops=())
+    encode = stages.Encode(model=model, guard=containment.Guard(), drops=())
     reason = stages.Reason(
         question=prompts.question(
             step="explain", prompt="explain", form="explanation", language="en"
@@ -189,8 +202,8 @@ def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
         samples=1,
         model=model,
         baselines={},
-        guard=stages.Guard(),
-        drops=stages.HEAVY,
+        guard=containment.Guard(),
+        drops=containment.HEAVY,
     )
     parse = stages.Parse(asked=[Asked(step="explain", form="explanation")])
     table = parse(reason(encode(decoded(*clip_ids))))

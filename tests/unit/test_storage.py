@@ -41,7 +41,7 @@ def serving(answer):
 
 def reply(handler, status, body=b"", **headers):
     handler.send_response(status)
-    for name, value in ({"Content-Length": str(len(body))} | headers).items():
+    for name, value in ({"Content_Length": str(len(body))} | headers).items():
         handler.send_header(name.replace("_", "-"), value)
     handler.end_headers()
     if handler.command != "HEAD":
@@ -188,6 +188,14 @@ class TestLocal:
             ("alive", 3),
             ("x", 3),
         ]
+
+    def test_a_link_back_is_not_followed_round(self, tmp_path):
+        (tmp_path / "a" / "b").mkdir(parents=True)
+        (tmp_path / "a" / "x").touch()
+        (tmp_path / "a" / "b" / "back").symlink_to(tmp_path / "a")
+        (tmp_path / "aside").symlink_to(tmp_path / "a")
+        found = [entry.uri.removeprefix(f"{tmp_path}/") for entry in storage.listing(str(tmp_path))]
+        assert found == ["a/x", "aside/x"]
 
     @pytest.mark.parametrize(
         ("code", "kind", "said"),
@@ -337,6 +345,12 @@ class TestWeb:
     def test_a_name_that_does_not_resolve_is_said_so(self):
         assert "does not resolve" in str(failure(storage.read, "http://no-such-host.invalid/x"))
 
+    @pytest.mark.parametrize(
+        "uri", ["http://[bad/x", "http://host:99999/x", "https:///x", "http://h\u00e9/x"]
+    )
+    def test_what_is_no_uri_is_said_so(self, uri):
+        assert "not an http(s) URI" in str(failure(storage.read, uri))
+
     def test_a_password_in_a_uri_is_refused_and_not_shown(self):
         error = failure(storage.read, "https://me:secret@example.org/x?signature=secret")
         assert (error.kind, "secret" in str(error)) == ("denied", False)
@@ -373,6 +387,8 @@ class TestWeb:
                 reply(handler, 302, Location="http://169.254.169.254/latest/meta-data/")
             elif path == "/to-file":
                 reply(handler, 302, Location="file:///etc/passwd")
+            elif path == "/to-nonsense":
+                reply(handler, 302, Location="http://[x:y:99999/")
             elif path == "/loop":
                 reply(handler, 302, Location="/loop")
             else:
@@ -406,7 +422,8 @@ class TestWeb:
         assert storage.read(f"{site}/to-clip") == self.DATA
         for name, kind, said in (
             ("to-metadata", "denied", "private"),
-            ("to-file", "denied", "only http(s)"),
+            ("to-file", "denied", "not an http(s) URI"),
+            ("to-nonsense", "denied", "not an http(s) URI"),
             ("loop", "storage", "redirects"),
         ):
             error = failure(storage.read, f"{site}/{name}")
@@ -419,6 +436,7 @@ class TestWeb:
             (410, "missing", 1),
             (401, "denied", 1),
             (403, "denied", 1),
+            (416, "storage", 1),
             (418, "storage", 1),
             (429, "storage", 4),
             (500, "storage", 4),
@@ -431,14 +449,30 @@ class TestWeb:
     def test_a_busy_server_is_asked_again(self, site):
         assert storage.read(f"{site}/busy-once") == b"at last"
 
+    def test_a_path_that_is_not_ascii_is_asked_for_in_percents(self, site):
+        assert not storage.exists(f"{site}/片段 1.mp4")
+        assert self.asked[0][1] == "/%E7%89%87%E6%AE%B5%201.mp4"
+
     def test_a_body_that_ends_early_is_an_error(self, site):
         error = failure(storage.read, f"{site}/short")
         assert (error.kind, len(self.asked)) == ("storage", 4)
+        assert "IncompleteRead" in str(error) or "ProtocolError" in str(error)
 
     def test_an_object_without_end_is_given_up(self, site, monkeypatch):
         monkeypatch.setattr(web, "_MAX_BYTES", 1000)
         assert "larger than 1000 bytes" in str(failure(storage.read, f"{site}/clip.mp4"))
 
-    def test_a_server_that_drips_is_given_up(self, site, monkeypatch):
-        monkeypatch.setattr(web, "_DEADLINE_S", -1.0)
-        assert "slower than" in str(failure(storage.read, f"{site}/clip.mp4"))
+    def test_a_server_that_drips_is_given_up(self, loopback_is_public, monkeypatch):
+        monkeypatch.setattr(web, "_DEADLINE_S", 0.3)
+        over = threading.Event()
+
+        def drip(handler):
+            reply(handler, 200, Content_Length="1000000")
+            with contextlib.suppress(OSError):
+                while not over.wait(0.02):
+                    handler.wfile.write(b"x")
+
+        with serving(drip) as (address, asked):
+            assert "slower than" in str(failure(storage.read, f"{address}/x"))
+            over.set()
+            assert len(asked) == 1

@@ -278,8 +278,8 @@ def test_three_lonely_tries_without_a_result_exhaust_a_clip(tmp_path: Path) -> N
 def test_the_watchdog_leaves_word(tmp_path: Path) -> None:
     held = claims.claim(str(tmp_path), "explain", 0)
     held.try_alone("slow")
-    held.mark_hung()
-    assert claims.claim(str(tmp_path), "explain", 0).hung == {"slow"}
+    held.blame("timeout")
+    assert claims.claim(str(tmp_path), "explain", 0).blamed == {"slow": "timeout"}
 
 
 # lease

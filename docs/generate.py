@@ -1,0 +1,113 @@
+"""Write the generated parts of the pages: data contract, command reference, measures.
+
+    python docs/generate.py            rewrite the pages
+    python docs/generate.py --check    exit 1 when a page is not what would be written
+
+A part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from emer_ray import cli, schema
+from emer_ray.errors import FAILURE_KINDS
+from emer_ray.perceive.measures import MEASURES
+
+ROOT = Path(__file__).parents[1]
+
+TABLES = {
+    "manifest": schema.RUN_MANIFEST,
+    "explanations": schema.EXPLANATIONS,
+    "failures": schema.FAILURES,
+    "index": schema.INDEX,
+}
+
+
+def data_contract() -> str:
+    """Every stored column: its type, the tables it is in, and what it means."""
+    lines = ["| column | type | in | meaning |", "|---|---|---|---|"]
+    for name, kind, tables, doc in schema.documentation(TABLES):
+        lines.append(f"| `{name}` | {kind.replace('|', chr(92) + '|')} | {tables} | {doc} |")
+    return "\n".join(lines)
+
+
+def failure_kinds() -> str:
+    """The closed set."""
+    lines = ["| kind | meaning |", "|---|---|"]
+    return "\n".join(
+        lines + [f"| `{kind}` | {meaning} |" for kind, meaning in FAILURE_KINDS.items()]
+    )
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command with its words, groups included."""
+
+    def below(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield words, command
+        if isinstance(command, click.Group):
+            for name, child in command.commands.items():
+                yield from below(f"{words} {name}", child)
+
+    yield from below("emer", cli.main)
+
+
+def help_of(words: str, command: click.Command) -> str:
+    """A command's help as it prints it, 80 columns wide."""
+    context = None
+    for word in words.split():
+        context = click.Context(
+            command,
+            info_name=word,
+            parent=context,
+            terminal_width=80,
+            max_content_width=80,
+            help_option_names=["-h", "--help"],  # as the group hands down to every command
+        )
+    assert context is not None
+    return command.get_help(context)
+
+
+def command_reference() -> str:
+    """What each command's `--help` prints."""
+    parts = []
+    for words, command in commands():
+        parts.append(f"<details><summary><code>{words}</code></summary>\n")
+        parts.append(f"```text\n{help_of(words, command)}\n```\n\n</details>")
+    return "\n".join(parts)
+
+
+def measures() -> str:
+    """Every number that the embedded perception reads off a clip."""
+    lines = ["| measure | unit | meaning |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{n}` | {unit} | {doc} |" for n, (unit, doc) in MEASURES.items()])
+
+
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    ROOT / "README.md": {
+        "data contract": data_contract,
+        "failure kinds": failure_kinds,
+        "command reference": command_reference,
+    },
+    ROOT / "docs" / "embedded.md": {"measures": measures},
+}
+
+
+def generated(page: Path) -> str:
+    """A page's text with its generated parts as they should be."""
+    text = page.read_text(encoding="utf-8")
+    for name, part in PAGES[page].items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{part()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        new = generated(path)
+        if "--check" in sys.argv[1:] and path.read_text(encoding="utf-8") != new:
+            sys.exit(f"{path.name} is not what docs/generate.py writes; run `make docs`")
+        path.write_text(new, encoding="utf-8")

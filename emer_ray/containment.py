@@ -1,0 +1,293 @@
+"""The boundary of a stage: rows in, rows or failures out, whatever happens in between.
+
+`through` is the only place where an exception becomes data. What ends the process (a crash, a hang,
+a process that swells) is bounded by claims: Ray starts the actor again and repeats the shard, the
+claim tells that a process died on it, and the shard goes clip by clip until the one that does it is
+known (design §5). Nothing here knows what a stage does, or Ray.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from emer_ray.config import Fault
+from emer_ray.errors import ClipError, EmerError, FailureKind
+from emer_ray.store import claims
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+Work = Callable[[list[Row]], list[Row | ClipError]]
+
+MEDIA: Final = ("frames", "pcm")
+HEAVY: Final = (*MEDIA, "embeddings")
+"""Columns that travel as buffers and die after their last reader."""
+
+EXIT_GIVEN_UP: Final = 70
+"""Exit code of a process that its own watchdog ended."""
+
+CHECK_S: Final = 0.25
+"""Seconds between two looks of the watchdog."""
+
+NATIVE_GRACE_S: Final = 15.0
+"""After the deadline, for native code that hangs while it holds the interpreter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """How a stage that runs models in its own process is contained."""
+
+    run: str | None = None
+    """Run directory of the claims; null = no claims, no watchdog: the serial twin."""
+    deadline_s: float = 600.0
+    """Per clip."""
+    memory_mb: int | None = None
+    """Resident memory of the process; null = not watched."""
+    batch: int | None = None
+    """Clips handed over at once; null = the whole table."""
+    faults: Mapping[str, Fault] = field(default_factory=dict)
+
+
+def through(
+    table: pa.Table,
+    *,
+    stage: str,
+    to: pa.Schema,
+    work: Work,
+    drops: Collection[str] = (),
+    guard: Guard | None = None,
+) -> pa.Table:
+    """Hand the rows that have not failed to `work` and merge what it returns, in place.
+
+    `work` answers every row with the columns it adds or replaces, or with a ClipError; a failed row
+    passes through untouched. Columns in `drops` are empty afterwards.
+    """
+    rows = _rows(table)
+    living = [number for number, row in enumerate(rows) if row["kind"] is None]
+    answered = _guarded([rows[number] for number in living], stage, work, guard or Guard())
+    results: dict[int, Row] = {}
+    outcome = {name: table[name].to_pylist() for name in ("stage", "kind", "message", "worker")}
+    for number, answer in zip(living, answered, strict=True):
+        if isinstance(answer, ClipError):
+            outcome["stage"][number] = stage
+            outcome["kind"][number] = answer.kind
+            outcome["message"][number] = str(answer)
+            outcome["worker"][number] = f"{socket.gethostname()}:{os.getpid()}"
+        else:
+            results[number] = answer
+    produced = {name for answer in results.values() for name in answer}
+    if unknown := produced - set(to.names):
+        raise ValueError(f"stage {stage}: columns {sorted(unknown)} are not in its schema")
+    columns = []
+    for column in to:
+        if column.name in outcome:
+            values = pa.array(outcome[column.name], type=column.type)
+        elif column.name in drops:
+            values = pa.nulls(len(rows), type=column.type)
+        elif column.name in produced:
+            old = rows if column.name in table.schema.names else [{}] * len(rows)
+            values = _array(
+                [{**row, **results.get(i, {})}.get(column.name) for i, row in enumerate(old)],
+                column.type,
+            )
+        elif column.name in table.schema.names:
+            values = table[column.name]
+        else:
+            values = pa.nulls(len(rows), type=column.type)
+        columns.append(values)
+    return pa.table(columns, schema=to)
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    heavy = [name for name in HEAVY if name in table.schema.names]
+    rows: list[Row] = table.drop_columns(heavy).to_pylist()
+    for name in heavy:
+        for row, buffer in zip(rows, _buffers(table[name]), strict=True):
+            row[name] = buffer
+    return rows
+
+
+def _buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
+    """View the values of a large_binary column; its scalars would copy each of them."""
+    for chunk in column.chunks:
+        if not len(chunk):
+            continue
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        for number, valid in enumerate(chunk.is_valid().to_pylist()):
+            start = int(ends[number])
+            yield data.slice(start, int(ends[number + 1]) - start) if valid else None
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_large_binary(kind):
+        values = [
+            value.reshape(-1).view(np.uint8).data if isinstance(value, np.ndarray) else value
+            for value in values
+        ]
+    return pa.array(values, type=kind)
+
+
+def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row | ClipError]:
+    """Run the rows in micro-batches; after a death of the process, clip by clip."""
+    if not rows:
+        return []
+    if guard.run is None:
+        return _batched(rows, work, guard, None)
+    held = claims.claim(guard.run, stage, rows[0]["shard"])
+    try:
+        answers = _claimed(rows, work, guard, held)
+    except EmerError:
+        held.release()  # the run's mistake, which no clip pays for when it starts again
+        raise
+    held.release()
+    return answers
+
+
+def _claimed(
+    rows: list[Row], work: Work, guard: Guard, held: claims.Claim
+) -> list[Row | ClipError]:
+    if held.first:
+        return _batched(rows, work, guard, held)
+    answers: list[Row | ClipError] = []
+    for row in rows:
+        clip_id = row["clip_id"]
+        if held.exhausted(clip_id):
+            answers.append(_given_up(clip_id, held))
+            continue
+        held.try_alone(clip_id)
+        answers += _batched([row], work, guard, held)
+        held.succeeded(clip_id)
+    return answers
+
+
+def _given_up(clip_id: str, held: claims.Claim) -> ClipError:
+    kind = held.blamed.get(clip_id, "crashed")
+    how = {
+        "timeout": "the stage passed its deadline",
+        "memory": "the process passed its memory limit",
+    }.get(kind, "the process died")
+    return ClipError(kind, f"{how} {claims.ALONE_TRIES} times on this clip alone")
+
+
+def _batched(
+    rows: list[Row], work: Work, guard: Guard, held: claims.Claim | None
+) -> list[Row | ClipError]:
+    size = guard.batch or len(rows)
+    answers: list[Row | ClipError] = []
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        with _watched(guard.deadline_s * len(batch), guard.memory_mb, held):
+            answers += _attempt(batch, work, guard, held)
+    return answers
+
+
+def _attempt(
+    rows: list[Row], work: Work, guard: Guard, held: claims.Claim | None
+) -> list[Row | ClipError]:
+    """Call `work`; the one place where an unexpected exception becomes a row.
+
+    It is retried clip by clip first, so that only the clip that raises it pays. Errors that concern
+    the run rather than a clip propagate; memory errors end a contained process, whose claim counts.
+    """
+    try:
+        for row in rows:
+            _commit_fault(guard.faults.get(row["clip_id"]))
+        answers = work(rows)
+    except ClipError as error:
+        if len(rows) == 1:
+            return [error]
+    except EmerError:
+        raise
+    except MemoryError:
+        if held is None:
+            raise
+        _give_up(held, "memory")
+    except Exception as error:
+        if len(rows) == 1:
+            log.exception("clip %s", rows[0]["clip_id"])
+            return [ClipError("error", f"{type(error).__name__}: {error}")]
+    else:
+        if len(answers) != len(rows):
+            raise AssertionError(f"{len(rows)} rows went in, {len(answers)} answers came out")
+        return answers
+    return [answer for row in rows for answer in _attempt([row], work, guard, held)]
+
+
+def _commit_fault(fault: Fault | None) -> None:
+    """Commit the disaster that `faults.<stage>` of the configuration rehearses."""
+    match fault:
+        case None:
+            return
+        case "raise":
+            raise RuntimeError("rehearsed fault")
+        case "hang":
+            time.sleep(86_400)
+        case "segfault":
+            signal.raise_signal(signal.SIGSEGV)
+        case "exit":
+            os._exit(1)
+        case "bloat":
+            hoard = []
+            while True:
+                hoard.append(np.ones(2**23))  # 64 MB at a time, touched
+                time.sleep(0.05)
+
+
+@contextmanager
+def _watched(seconds: float, memory_mb: int | None, held: claims.Claim | None) -> Iterator[None]:
+    """End this process when a micro-batch hangs or swells; its claim says which.
+
+    A Python thread does it politely. It needs the interpreter's lock, so a timer in C stands behind
+    it for native code that hangs while holding it.
+    """
+    if held is None:
+        yield
+        return
+    done = threading.Event()
+    until = time.monotonic() + seconds
+
+    def watch() -> None:
+        while not done.wait(CHECK_S):
+            if time.monotonic() > until:
+                log.error(
+                    "a micro-batch passed its deadline of %.1f s; ending the process", seconds
+                )
+                _give_up(held, "timeout")
+            if memory_mb is not None and _rss_mb() > memory_mb:
+                log.error("a micro-batch passed %d MB of memory; ending the process", memory_mb)
+                _give_up(held, "memory")
+
+    thread = threading.Thread(target=watch, name="emer-watchdog", daemon=True)
+    thread.start()
+    faulthandler.dump_traceback_later(seconds + NATIVE_GRACE_S, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        done.set()
+        thread.join()
+
+
+def _give_up(held: claims.Claim, kind: FailureKind) -> None:
+    held.blame(kind)
+    os._exit(EXIT_GIVEN_UP)
+
+
+def _rss_mb() -> float:
+    status = Path("/proc/self/statm")
+    if not status.exists():  # not Linux: the cluster's own memory limits have to do
+        return 0.0
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from emer_ray import cli
+from emer_ray.store import index, record
+from tests.unit.test_store import FINGERPRINT, manifest, write
+
+
+def emer(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(cli.main, list(arguments))
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    """A run of three clips, one of them failed."""
+    run = str(tmp_path / "run")
+    index.save_manifest(run, index.assign_shards(manifest("a", "b", "c"), None, 2))
+    write(run, 0, ["a"], ["b"])
+    write(run, 1, ["c"], [])
+    start = {"at": "2026-01-01T00:00:00Z"}
+    config = {"recipe": "one_shot"}
+    record.save(run, {"fingerprint": FINGERPRINT, "config": config, "starts": [start]})
+    return run
+
+
+def test_verify_says_so_and_exits_with_zero(run: str) -> None:
+    code, out, err = emer("verify", run, "--json")
+    assert code == 0
+    found = json.loads(out.splitlines()[-1])
+    assert (found["clips"], found["ok"], found["failed"], found["missing"]) == (3, 2, 1, 0)
+    assert err.strip() == "every clip ended exactly once"
+
+
+def test_verify_exits_with_one_and_the_remedy(run: str) -> None:
+    next(Path(run, "explanations").iterdir()).unlink()
+    code, out, err = emer("verify", run, "--json")
+    assert code == 1
+    assert json.loads(out.splitlines()[-1])["missing"] == 1
+    assert "start `emer relabel`" in err
+
+
+def test_status_counts_by_kind(run: str) -> None:
+    code, out, _ = emer("status", run)
+    assert code == 0
+    assert "3 clips, 2 ok, 1 failed, 0 left" in out
+    assert "1 failed in decode as corrupt" in out
+    _, out, _ = emer("status", run, "--json")
+    assert json.loads(out)["kinds"] == {"decode:corrupt": 1}
+
+
+def test_show_tells_a_failure(run: str) -> None:
+    code, out, _ = emer("show", run, "b")
+    assert code == 0
+    assert "failed in decode as corrupt: no" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("show", "RUN", "bb"), "no clip 'bb' in its manifest; near: b"),
+        (("verify", "RUN/nothing"), "not a run directory"),
+        (("status", "RUN/nothing"), "not a run directory"),
+        (("relabel", "--set", "media.frames=no"), "media.frames: Input should be a valid integer"),
+        (("relabel", "--set", "frames=3"), "unknown key frames: did you mean media.frames?"),
+        (("relabel", "--set", "frames"), "give KEY=VALUE"),
+        (("relabel", "nothing.toml"), "configuration nothing.toml: No such file or directory"),
+        (("relabel", "--retry-failed=timeouts"), "no failure kind 'timeouts'"),
+        (("recipes", "nothing"), "recipe 'nothing': unknown; take"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_two(
+    run: str, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, _, err = emer(*(argument.replace("RUN", run) for argument in arguments))
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("emer: ")
+    assert sentence in err
+
+
+def test_text_from_data_cannot_steer_the_terminal() -> None:
+    assert cli._inert("a\x1b[31m\nb\u202e") == "a [31m b "
+
+
+def test_recipes_are_listed() -> None:
+    code, out, _ = emer("recipes", "--json")
+    assert code == 0
+    assert "one_shot" in json.loads(out.splitlines()[-1])
+
+
+def test_flags_are_few_and_known() -> None:
+    flags = {
+        option
+        for command in cli.main.commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+        and command.name in ("demo", "relabel", "status", "show", "verify")
+    }
+    assert flags == {
+        *("--folder", "--json", "--set", "--retry-failed", "--accept", "--take-over"),
+        "--reparse",
+    }

@@ -1,0 +1,415 @@
+"""Whole evaluations: inputs of every kind, counts, breakdowns, and properties that must hold."""
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emer_ray import schema
+from emer_ray.cli import main
+from emer_ray.errors import ConfigError
+from emer_ray.evaluate import Evaluation, evaluate, options
+from emer_ray.leaderboard import leaderboard
+from emer_ray.metrics import lexicon
+from emer_ray.metrics.comparison import Options
+
+OPTIONS = Options(wheels=lexicon.default(), resamples=0)
+
+Table = Mapping[str, Sequence[Any]]
+
+
+def write(path: Path, columns: Table) -> str:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return str(path)
+
+
+@pytest.fixture
+def score(tmp_path: Path) -> Callable[..., Evaluation]:
+    def run(pred: Table, gold: Table, chosen: Options = OPTIONS, **more: Any) -> Evaluation:
+        pred_csv = write(tmp_path / "pred.csv", pred)
+        return evaluate(pred_csv, write(tmp_path / "gold.csv", gold), chosen, **more)
+
+    return run
+
+
+def named(*cells: str) -> Table:
+    return {"name": [f"c{i}" for i in range(len(cells))], "openset": cells}
+
+
+def test_missing_extra_and_repeated_clips_are_counted(score: Callable[..., Evaluation]) -> None:
+    gold = {"name": ["a", "b", "c", "c"], "openset": ["[sad]", "[happy]", "[sad]", "[angry]"]}
+    pred = {"name": ["a", "a", "c", "z"], "openset": ["[happy]", "[sad]", "[angry]", "[sad]"]}
+    result = score(pred, gold)
+    facts = result.summary()
+    assert [facts[k] for k in ("clips", "missing", "extra", "duplicates")] == [3, 1, 1, 2]
+    # of repeated names the last row counts: a and c are right, b has no prediction
+    assert result.value("wheel.M1.p") == pytest.approx(2 / 3)
+    assert facts["metrics"]["wheel.M1.p"]["n_empty"] == 1
+
+
+def test_nothing_scored_is_null(score: Callable[..., Evaluation]) -> None:
+    summary = score(named("[happy]", "[sad]"), named("[]", "[qqqq]")).summary()
+    for metric in ("wheel.M1.f", "wheel.W5.L2.r", "wheel.mean.L1.f", "wheel.m_avg", "soft.f"):
+        assert summary["metrics"][metric]["value"] is None
+        assert summary["metrics"][metric]["n_scored"] == 0
+        assert summary["metrics"][metric]["n"] == 2
+    # a label no table knows is still a label to the exact match
+    assert summary["metrics"]["exact.p"]["n_scored"] == 1
+    json.dumps(summary)
+
+
+def test_nothing_in_common_is_0_and_not_null(score: Callable[..., Evaluation]) -> None:
+    result = score(named("[happy]", ""), named("[sad]", "[angry]"))
+    assert result.value("wheel.M1.f") == 0.0
+    assert result.value("wheel.mean.L1.f") == 0.0
+    assert result.value("set.avg") == 0.0
+
+
+def test_a_reference_without_any_label_is_skipped(score: Callable[..., Evaluation]) -> None:
+    metrics = score(named("[happy]"), named("")).summary()["metrics"]
+    assert metrics["wheel.M1.f"]["n"] == 1
+    assert {metrics[m]["value"] for m in ("wheel.M1.f", "set.avg", "wheel.mean.L1.f")} == {None}
+
+
+def test_a_column_without_content_gives_way(score: Callable[..., Evaluation]) -> None:
+    gold = {"name": ["a"], "openset": [""], "label": ["happy"], "valence": [""]}
+    pred = {"name": ["a"], "openset": ["[happy]"], "label": ["happy"], "valence": ["1"]}
+    found = score(pred, gold).summary()["metrics"]
+    assert found["acc"]["value"] == 1.0
+    assert found["hit.mean"]["value"] == 1.0
+    assert not [metric for metric in found if metric.startswith(("wheel", "valence"))]
+
+
+def test_empty_tables(score: Callable[..., Evaluation]) -> None:
+    summary = score(named(), named()).summary()
+    assert summary["clips"] == 0
+    assert {values["value"] for values in summary["metrics"].values()} == {None}
+
+
+def test_groups_decide_which_clips_the_set_level_scores(score: Callable[..., Evaluation]) -> None:
+    grouped = replace(OPTIONS, groups={"c0": [["glad", "happy"]], "elsewhere": [["x"]]})
+    result = score(named("[glad]", "[sad]"), named("[Happy]", "[angry]"), grouped)
+    metrics = result.summary()["metrics"]
+    assert (metrics["set.avg"]["value"], metrics["set.avg"]["n_scored"]) == (1.0, 1)
+    assert metrics["set.avg"]["version"] == "groups"
+    assert metrics["exact.p"]["value"] == 0.0
+
+
+def test_every_column_has_its_metrics(score: Callable[..., Evaluation]) -> None:
+    gold = {
+        "clip_id": ["a", "b", "c"],
+        "openset": ["[happy]", "[sad]", "[angry]"],
+        "label": ["Happy", "sad", "1"],
+        "valence": ["1", "-1", "-0.5"],
+        "explanation": ["he smiles", "he cries", ""],
+        "preference": ["a1", "a2", "same"],
+    }
+    pred = {
+        "name": ["a", "b", "c"],
+        "openset": ["[happy]", "[happy]", "[]"],
+        "label": ["happy", "happy", "sad"],
+        "valence": ["0.5", "no number", "-0.5"],
+        "explanation": ["he smiles", "", "x"],
+        "preference": ["a1", "a2", "a2"],
+        "ranking": ["happy, sad", "angry, sad", "angry"],
+    }
+    chosen = replace(OPTIONS, classes=("happy", "sad"), suite="mer2023.multi", resamples=20)
+    result = score(pred, gold, chosen)
+    assert result.value("acc") == pytest.approx(2 / 3)
+    assert result.value("top1") == pytest.approx(1 / 3)
+    assert result.value("top2") == pytest.approx(2 / 3)
+    assert result.value("pref2.acc") == 1.0
+    assert result.value("hit.mean") == pytest.approx(1 / 3)
+    assert result.value("bleu1") is not None
+    assert result.summary()["metrics"]["rouge_l"]["n_scored"] == 2
+    assert result.value("rouge_l") == pytest.approx(0.5)
+    assert result.summary()["metrics"]["valence.mse"]["n_unparsable"] == 1
+    waf, mse = result.value("waf"), result.value("valence.mse")
+    assert waf is not None
+    assert mse is not None
+    assert result.value("mer2023.multi") == pytest.approx(waf - 0.25 * mse)
+    assert result.confusion is not None
+    assert result.confusion["clips"].sum() == 3
+    assert "wheel.m_avg" in result.table()
+
+
+def test_breakdowns_by_any_column_of_the_reference(score: Callable[..., Evaluation]) -> None:
+    gold = {
+        "name": ["a", "b", "c"],
+        "openset": ["[happy]", "[sad]", "[sad]"],
+        "speaker": ["s", "s", "t"],
+        "start_s": ["0", "", "1"],
+        "end_s": ["1.5", "3", "9.5"],
+    }
+    pred = {"name": ["a", "b", "c"], "openset": ["[happy]", "[angry]", "[sad]"]}
+    result = score(pred, gold, replace(OPTIONS, by=("speaker", "length")))
+    found = {(r.by, r.group): r.value for r in result.metrics if r.metric == "exact.p"}
+    assert found == {
+        ("", ""): pytest.approx(2 / 3),
+        ("speaker", "s"): 0.5,
+        ("speaker", "t"): 1.0,
+        ("length", "<=2 s"): 1.0,
+        ("length", "2-4 s"): 0.0,
+        ("length", "8-16 s"): 1.0,
+    }
+    with pytest.raises(ConfigError, match="--by mood"):
+        score(pred, gold, replace(OPTIONS, by=("mood",)))
+
+
+LABELS = ["happy", "Happy ", "sad", "angry", "worried", "zzzz", "surprised", "calm"]
+cells = st.lists(st.lists(st.sampled_from(LABELS), max_size=4).map(str), min_size=1, max_size=12)
+slow = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def overall(result: Evaluation) -> dict[str, tuple[float | None, int, int]]:
+    return {r.metric: (r.value, r.n_scored, r.n_empty) for r in result.metrics}
+
+
+def same(one: Evaluation, two: Evaluation) -> None:
+    a, b = overall(one), overall(two)
+    assert a.keys() == b.keys()
+    for metric, (value, *counts) in a.items():
+        assert counts == list(b[metric][1:]), metric
+        assert value == pytest.approx(b[metric][0], abs=1e-12), metric
+
+
+@slow
+@given(cells, cells, st.randoms(use_true_random=False))
+def test_order_and_partitions_change_nothing(
+    score: Callable[..., Evaluation], gold: list[str], pred: list[str], random: Any
+) -> None:
+    g, p = named(*gold), named(*pred)
+    whole = score(p, g)
+    order = list(range(len(gold)))
+    random.shuffle(order)
+    shuffled = {name: [column[i] for i in order] for name, column in g.items()}
+    same(whole, score(p, shuffled))
+    same(whole, score(p, g, partitions=3))
+
+
+@slow
+@given(cells)
+def test_everything_agrees_with_itself(score: Callable[..., Evaluation], gold: list[str]) -> None:
+    result = score(named(*gold), named(*gold))
+    for row in result.metrics:
+        if not row.metric.startswith("n_labels"):
+            assert row.value is None or row.value == pytest.approx(1.0), row.metric
+            assert (row.value is None) == (row.n_scored == 0)
+
+
+@slow
+@given(cells, cells)
+def test_swapping_the_sides_swaps_precision_and_recall(
+    score: Callable[..., Evaluation], gold: list[str], pred: list[str]
+) -> None:
+    n = min(len(gold), len(pred))
+    g, p = named(*gold[:n]), named(*pred[:n])
+    there, back = score(p, g).scores, score(g, p).scores
+    assert there is not None
+    assert back is not None
+    for metric in ("wheel.M1", "wheel.W2.L1", "soft", "exact"):
+        pairs = zip(there[f"{metric}.p"], back[f"{metric}.r"], back["n_labels_gold"], strict=True)
+        for p_there, r_back, _ in pairs:
+            if p_there is not None and r_back is not None:
+                assert p_there == pytest.approx(r_back)
+
+
+@slow
+@given(cells, cells)
+def test_duplicates_and_case_change_nothing(
+    score: Callable[..., Evaluation], gold: list[str], pred: list[str]
+) -> None:
+    def loud(cell: str) -> str:
+        return cell.upper()
+
+    def twice(cell: str) -> str:
+        return cell.replace("]", ", " + cell.strip("[]") + "]")
+
+    plain = score(named(*pred), named(*gold))
+    for change in (loud, twice):
+        changed = score(named(*map(change, pred)), named(*gold))
+        for row, other in zip(plain.metrics, changed.metrics, strict=True):
+            if row.metric.startswith(("wheel", "soft", "exact")):
+                assert row.value == pytest.approx(other.value), row.metric
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet", "npz"])
+def test_every_kind_of_table_reads_alike(tmp_path: Path, ending: str) -> None:
+    rows = [
+        {"filename": "a", "fileitems": "['happy', 'sad']"},
+        {"filename": "b", "fileitems": "[]"},
+    ]
+    path = tmp_path / f"pred.{ending}"
+    frame = pl.DataFrame(rows)
+    match ending:
+        case "csv":
+            frame.write_csv(path)
+        case "json":
+            path.write_text(json.dumps({"a": ["happy", "sad"], "b": []}))
+        case "jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+        case "parquet":
+            frame.write_parquet(path)
+        case "npz":
+            np.savez(
+                path,
+                filenames=frame["filename"].to_numpy().astype("U"),
+                fileitems=frame["fileitems"].to_numpy().astype("U"),
+            )
+    gold = write(tmp_path / "gold.csv", {"names": ["a", "b"], "openset": ["[happy]", "[sad]"]})
+    result = evaluate(str(path), gold, OPTIONS)
+    assert result.value("exact.p") == pytest.approx(0.25)
+    assert result.value("n_labels_pred") == pytest.approx(1.0)
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pred.npz"
+    np.savez(path, filenames=np.array(["a"]), fileitems=np.array([["happy"]], dtype=object))
+    gold = write(tmp_path / "gold.csv", {"name": ["a"], "openset": ["[happy]"]})
+    with pytest.raises(ConfigError, match="pickled"):
+        evaluate(str(path), gold, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header"),
+        ("name,openset\na,[x],y\n", "row 2 has 3 cells"),
+        ("label\nx\n", "no column names the clip"),
+        ("name,mood\na,b\n", "nothing to compare"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    pred = tmp_path / "pred.csv"
+    pred.write_text(text)
+    gold = write(tmp_path / "gold.csv", {"name": ["a"], "openset": ["[x]"]})
+    with pytest.raises(ConfigError, match=message):
+        evaluate(str(pred), gold, OPTIONS)
+
+
+def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
+    pred = write(tmp_path / "p.csv", {"id": ["a"], "openset": ["[sad]"], "mine": ["[happy]"]})
+    gold = write(tmp_path / "g.csv", {"id": ["a"], "mine": ["[happy]"]})
+    chosen = replace(OPTIONS, columns={"clip_id": "id", "openset": "mine"})
+    assert evaluate(pred, gold, chosen).value("exact.p") == 1.0
+    with pytest.raises(ConfigError, match="no column theirs"):
+        evaluate(pred, gold, replace(OPTIONS, columns={"clip_id": "theirs"}))
+    with pytest.raises(ConfigError, match="--columns"):
+        options(columns=["openset"])
+
+
+def test_scores_and_metrics_are_written(tmp_path: Path, score: Callable[..., Evaluation]) -> None:
+    gold, pred = named("[happy]", "[sad]", "[]"), named("[happy]", "[angry]", "[sad]")
+    chosen = replace(OPTIONS, resamples=50)
+    for folder, partitions in (("one", 1), ("three", 3)):
+        score(pred, gold, chosen, out=str(tmp_path / folder), partitions=partitions)
+    one = pl.read_parquet(tmp_path / "one" / "scores.parquet")
+    three = pl.read_parquet(tmp_path / "three" / "scores" / "*.parquet")
+    assert one.sort("clip_id").equals(three.sort("clip_id"))
+    assert one["exact.p"].to_list() == [1.0, 0.0, None]
+    assert one["wheels"].unique().to_list() == [lexicon.DEFAULT_VERSION]
+    metrics = [pl.read_parquet(tmp_path / f / "metrics.parquet") for f in ("one", "three")]
+    assert metrics[0].columns == [
+        *("metric", "version", "by", "group", "n", "n_scored", "n_empty", "n_unparsable"),
+        *("value", "low", "high"),
+    ]
+    assert metrics[0].drop("value", "low", "high").equals(metrics[1].drop("value", "low", "high"))
+
+
+def explanation(clip_id: str, labels: list[str], attempt: int = 1) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(schema.EXPLANATIONS.names)
+    return row | {
+        "clip_id": clip_id,
+        "shard": 0,
+        "attempt": attempt,
+        "visual_clues": [],
+        "acoustic_clues": [],
+        "lexical_clues": [],
+        "explanation": f"{clip_id} smiles",
+        "labels": [{"label": label, "support": 0.5} for label in labels],
+        "parse_rung": "json",
+        "provenance": {"fingerprint": "f", "recipe": "r", "models": [], "versions": []},
+    }
+
+
+def test_a_run_directory_is_scored_against_its_own_manifest(tmp_path: Path) -> None:
+    (tmp_path / "explanations").mkdir()
+    parts = [
+        [explanation("a", ["happy"]), explanation("b", ["sad"])],
+        [explanation("b", ["angry"], 2)],
+    ]
+    for number, rows in enumerate(parts):
+        table = pl.from_arrow(schema.table(rows, schema.EXPLANATIONS))
+        assert isinstance(table, pl.DataFrame)
+        table.write_parquet(tmp_path / "explanations" / f"{number}.parquet")
+    pl.DataFrame(
+        {
+            "clip_id": ["a", "b", "c"],
+            "label_ov": [["happy"], ["angry"], ["sad"]],
+            "label_onehot": ["happy", "angry", "sad"],
+            "speaker": ["s", "s", "t"],
+        }
+    ).write_parquet(tmp_path / "manifest.parquet")
+    result = evaluate(str(tmp_path), str(tmp_path), OPTIONS)
+    assert result.summary()["missing"] == 1
+    assert result.value("exact.p") == pytest.approx(2 / 3)
+    assert result.value("hit.mean") == pytest.approx(2 / 3)
+
+
+def test_a_leaderboard_orders_systems(tmp_path: Path) -> None:
+    systems = tmp_path / "systems"
+    systems.mkdir()
+    gold = write(tmp_path / "gold.csv", named("[happy]", "[sad]"))
+    for name, cells in {"good": ("[happy]", "[sad]"), "bad": ("[angry]", "[]")}.items():
+        write(systems / f"{name}.csv", named(*cells))
+    pairs = {"clip_id": ["1", "2"], "first": ["good", "bad"], "second": ["bad", "good"]}
+    judged = write(tmp_path / "pairs.csv", {**pairs, "preference": ["a1", "same"]})
+    board = leaderboard(str(systems), gold, OPTIONS, preferences=judged)
+    assert board.order == ["good", "bad"]
+    assert board.by == "wheel.mean.L1.f"
+    assert [rank.system for rank in board.preferences] == ["good", "bad"]
+    assert "good" in board.table()
+    chosen = leaderboard(str(systems), gold, OPTIONS, metrics=["n_labels_pred"])
+    assert chosen.summary()["systems"]["bad"]["metrics"] == {"n_labels_pred": 0.5}
+    with pytest.raises(ConfigError, match="--metrics nope"):
+        leaderboard(str(systems), gold, OPTIONS, metrics=["nope"])
+    with pytest.raises(ConfigError, match="no systems"):
+        leaderboard(str(tmp_path / "nowhere"), gold, OPTIONS)
+
+
+def test_unibench_takes_nine_tables_per_system(tmp_path: Path) -> None:
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "systems" / "mine").mkdir(parents=True)
+    for folder in (tmp_path / "gold", tmp_path / "systems" / "mine"):
+        write(folder / "ovmerd+.csv", named("[happy]"))
+    board = leaderboard(
+        str(tmp_path / "systems"), str(tmp_path / "gold"), OPTIONS, suite="mer-unibench"
+    )
+    assert board.scores["mine"]["ovmerd+"] == 1.0
+    assert board.scores["mine"]["mer-unibench"] is None
+
+
+def test_the_command_prints_one_object_last(tmp_path: Path) -> None:
+    gold = write(tmp_path / "gold.csv", named("[happy]", "[sad]"))
+    pred = write(tmp_path / "pred.csv", named("[happy]", "[angry]"))
+    result = CliRunner().invoke(main, ["evaluate", pred, "--reference", gold, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["metrics"]["set.avg"]["value"] == 0.5
+    wrong = CliRunner().invoke(main, ["evaluate", pred, "--reference", str(tmp_path / "no.csv")])
+    assert wrong.exit_code == 2
+    assert "no.csv" in wrong.stderr
