@@ -1,4 +1,4 @@
-"""Write the generated parts of the pages: data contract, command reference, measures.
+"""Write the generated parts of the pages: data contract, command reference, measures, weights.
 
     python docs/generate.py            rewrite the pages
     python docs/generate.py --check    exit 1 when a page is not what would be written
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from emer_ray import cli, schema
+from emer_ray import cli, schema, weights
 from emer_ray.errors import FAILURE_KINDS
 from emer_ray.perceive.measures import MEASURES
 
@@ -54,28 +54,24 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     yield from below("emer", cli.main)
 
 
-def help_of(words: str, command: click.Command) -> str:
+def help_of(words: str) -> str:
     """A command's help as it prints it, 80 columns wide."""
-    context = None
-    for word in words.split():
-        context = click.Context(
-            command,
-            info_name=word,
-            parent=context,
-            terminal_width=80,
-            max_content_width=80,
-            help_option_names=["-h", "--help"],  # as the group hands down to every command
-        )
-    assert context is not None
-    return command.get_help(context)
+    width = {"terminal_width": 80, "max_content_width": 80}
+    first, *rest = words.split()
+    context = cli.main.make_context(first, [], resilient_parsing=True, **width)
+    for word in rest:
+        assert isinstance(context.command, click.Group)
+        child = context.command.commands[word]
+        context = child.make_context(word, [], parent=context, resilient_parsing=True, **width)
+    return context.get_help()
 
 
 def command_reference() -> str:
     """What each command's `--help` prints."""
     parts = []
-    for words, command in commands():
+    for words, _ in commands():
         parts.append(f"<details><summary><code>{words}</code></summary>\n")
-        parts.append(f"```text\n{help_of(words, command)}\n```\n\n</details>")
+        parts.append(f"```text\n{help_of(words)}\n```\n\n</details>")
     return "\n".join(parts)
 
 
@@ -85,13 +81,28 @@ def measures() -> str:
     return "\n".join(lines + [f"| `{n}` | {unit} | {doc} |" for n, (unit, doc) in MEASURES.items()])
 
 
+def embedded_weights() -> str:
+    """Every package that the embedded weights are taken out of."""
+    lines = [
+        "| package | files, with their licences | lost without it | remarks |",
+        "|---|---|---|---|",
+    ]
+    for source in weights.sources("embedded"):
+        package = (
+            f"{source.package} {source.version} ({source.registry}, {source.size / 1e6:.1f} MB)"
+        )
+        files = ", ".join(f"`{file.name}` ({file.licence})" for file in source.files)
+        lines.append(f"| {package} | {files} | {source.gives} | {source.note} |")
+    return "\n".join(lines)
+
+
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     ROOT / "README.md": {
         "data contract": data_contract,
         "failure kinds": failure_kinds,
         "command reference": command_reference,
     },
-    ROOT / "docs" / "embedded.md": {"measures": measures},
+    ROOT / "docs" / "embedded.md": {"measures": measures, "weights": embedded_weights},
 }
 
 

@@ -37,7 +37,7 @@ from emer_ray.corpora.row import Corpus, Row
 from emer_ray.corpora.tree import Tree
 from emer_ray.errors import ConfigError
 
-_TEXT: Final = (*("subtitle_zh", "subtitle_en", "speaker", "source_id", "split", "label_onehot"),)
+_TEXT: Final = ("subtitle_zh", "subtitle_en", "speaker", "source_id", "split", "label_onehot")
 _NUMBERS: Final = ("start_s", "end_s", "valence")
 _COLUMNS: Final = (*_TEXT, *_NUMBERS, "label_ov")
 

@@ -58,24 +58,19 @@ def table(data: bytes, where: str, need: Sequence[str], fallback: str) -> list[d
 
 
 def spreadsheet(data: bytes, where: str) -> list[list[str]]:
-    """Read the first sheet of an xlsx as rows of text; whole numbers have no decimals."""
+    """Read the first sheet of an xlsx as rows of text."""
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True)
     except (BadZipFile, KeyError, OSError, ValueError) as error:
         raise ManifestError(
             f"{where}: cannot be read as xlsx ({error}); copy the file again"
         ) from None
-    lines = [[_cell(value) for value in row] for row in book.worksheets[0].values]
+    lines = [
+        ["" if value is None else str(value).strip() for value in row]
+        for row in book.worksheets[0].values
+    ]
     book.close()
     return lines
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def number(cell: str | None) -> float | None:

@@ -181,9 +181,9 @@ NEUTRAL_FACE: Final = {
     "corner_drop": (0.27, 0.02),
 }
 """Neutral face: median and spread between people, in eye distances. The medians are of the five
-neutral faces in the test media; the spread of the width is that of published head measurements
-(Farkas 1994), the others are set so that those five lie well inside. Brows and eyes have none: they
-differ more between people than between moods."""
+neutral faces in the test media; the spread of the width is about what the literature gives for
+mouths, not measured again here, the others are set so that those five lie well inside. Brows and
+eyes have none: they differ more between people than between moods."""
 
 NEUTRAL_SOURCE: Final = "typical neutral face"
 SMILE_SPREADS: Final = 1.5

@@ -1,9 +1,9 @@
 """Hear whether someone speaks, and how: speech activity by Silero, pitch, loudness and pace by
 numpy.
 
-Sound is mono float32 at 16 kHz. Pitch is the autocorrelation method of Boersma (1993); its median
-was within 3 % of Praat's on eight test voices. Pace counts voiced peaks of loudness (de Jong &
-Wempe 2009).
+Sound is mono float32 at 16 kHz. Pitch follows Boersma's autocorrelation method; its median was
+within 3 % of Praat's on eight test voices. Pace counts voiced peaks of loudness, after de Jong and
+Wempe.
 """
 
 import math
@@ -101,7 +101,7 @@ def pitch(pcm: Pcm, speech: Sequence[Segment]) -> tuple[Floats, Floats]:
     """Return times in seconds and pitch in Hz, every 10 ms; NaN where unvoiced or outside speech.
 
     A second pass keeps to the speaker's own range, 3/4 of the lower quartile to 3/2 of the upper
-    one (De Looze & Hirst 2008): it removes most octave errors.
+    one (after De Looze and Hirst): it removes most octave errors.
     """
     times, hertz = _pitch(pcm, speech, LOWEST_HZ, HIGHEST_HZ)
     if np.isnan(hertz).all():

@@ -30,8 +30,9 @@ NORMS: Final[Mapping[str, tuple[float, float]]] = {
     "f0.range": (6.7, 2.3),
     "speech.rate": (4.2, 1.0),
 }
-"""Median and spread in adult conversation: pitch range from the usual standard deviation of 2 to 4
-semitones (Baken & Orlikoff 2000), pace from English conversation (Tauroza & Allison 1990)."""
+"""Median and spread in adult conversation, from the literature, not measured again here: pitch is
+said to vary by a standard deviation of some 2 to 4 semitones, English conversation to run at some 4
+syllables per second."""
 
 NORM_SOURCE: Final = "published norm of adult conversation"
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from emer_ray.corpora import mafw
 from tests.corpus_trees import Tree, media, read, sheet, table
 
@@ -176,9 +178,10 @@ def test_mafw_split_is_the_set_that_tests_a_clip_in_both_views(tmp_path: Path) -
     assert found.rows["00026"].split is None
 
 
-def test_mafw_lists_with_captions_suffice(tmp_path: Path) -> None:
-    lists = {path: data for path, data in MAFW.items() if "with_caption" in path}
-    found = read("mafw", tmp_path, {**media("data/clips/00025.mp4"), **lists})
+@pytest.mark.parametrize("view", ["single/with_caption", "single/no_caption"])
+def test_mafw_lists_suffice_with_tabs_or_blanks(tmp_path: Path, view: str) -> None:
+    path = f"{LISTS}/{view}/set_1/test.txt"
+    found = read("mafw", tmp_path, {**media("data/clips/00025.mp4"), path: MAFW[path]})
     assert found.rows["00025"].label_onehot == "disgust"
     assert found.rows["00025"].split == "set_1"
     assert found.all_left() == {}

@@ -26,7 +26,7 @@ def test_the_generated_parts_of_a_page_are_fresh(page: Path) -> None:
 
 @pytest.mark.parametrize(("words", "command"), list(generate.commands()), ids=lambda x: str(x))
 def test_every_command_has_help_worth_reading(words: str, command: object) -> None:
-    text = generate.help_of(words, command)
+    text = generate.help_of(words)
     assert len(command.help or "") > 40, f"{words} has no help"  # type: ignore[attr-defined]
     assert "--help" in text
 
