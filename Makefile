@@ -11,16 +11,21 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,transformers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,openai]"
+	touch $@
+
+# the tests also run models of transformers, on tiny checkpoints
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,openai,transformers]"
 	touch $@
 
 demo: setup
 	$(BIN)/emer demo
 
-test: setup
+test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-full: setup
+test-full: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "not gpu"
 
 check: setup
