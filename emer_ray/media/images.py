@@ -1,6 +1,7 @@
-"""A folder of images as a clip: sorted by name, `fps` of them a second, the chosen ones read."""
+"""A folder of images as a clip: sorted by number, `fps` of them a second, the chosen ones read."""
 
 import io
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -83,7 +84,12 @@ def _images(uri: str, settings: MediaConfig) -> Sequence[str]:
     ]
     if not images:
         raise ClipError("missing", f"{uri}: no jpg or png here; check the folder of this clip")
-    return sorted(images)
+    return sorted(images, key=_counted)
+
+
+def _counted(uri: str) -> list[str | int]:
+    """Order 2.jpg before 10.jpg: corpora number their pictures without zeros (DFEW)."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", uri)]
 
 
 def _painted(uri: str, settings: MediaConfig, painter: Painter) -> Frames | None:

@@ -473,3 +473,14 @@ def test_both_decord_distributions_are_refused(monkeypatch: pytest.MonkeyPatch) 
     )
     with pytest.raises(ConfigError, match="decord and decord2"):
         check_decoders()
+
+
+def test_pictures_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    synth.images(tmp_path / "padded", n=12)
+    (tmp_path / "bare").mkdir()
+    for path in (tmp_path / "padded").iterdir():
+        path.rename(tmp_path / "bare" / f"{int(path.stem)}{path.suffix}")
+    clip = Clip(clip_id="a", video_uri=str(tmp_path / "bare"), fps=12.0)
+    frames = decode_clip(clip, MediaConfig(frames=12, resize="none")).frames
+    assert frames is not None
+    assert [synth.frame_number(frame) for frame in frames] == list(range(12))
