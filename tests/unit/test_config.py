@@ -83,7 +83,8 @@ def test_set_without_key_or_value_says_how_to_write_it(override):
         ),
         (
             "budget.colour=1",
-            "unknown key budget.colour: known keys here: failed_share, stop_early, stall_s, drain_s, usd",
+            "unknown key budget.colour: known keys here: "
+            "failed_share, stop_early, stall_s, drain_s, usd",
         ),
     ],
 )
