@@ -6,7 +6,6 @@ knows nothing of actors or of Ray.
 """
 
 import hashlib
-import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -42,8 +41,6 @@ from emer_ray.records import (
     Tensor,
 )
 from emer_ray.store import drain, parts
-
-log = logging.getLogger(__name__)
 
 
 class Stage(Protocol):

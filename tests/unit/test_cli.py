@@ -94,6 +94,13 @@ def test_recipes_are_listed() -> None:
     assert "one_shot" in json.loads(out.splitlines()[-1])
 
 
+def test_a_recipe_is_printed_with_its_prompts() -> None:
+    code, out, _ = emer("recipes", "clue_merge", "--language", "zh")
+    assert code == 0
+    assert "merge: prompt clue_merge, model text, sees text, reads visual, acoustic" in out
+    assert "    | 你将得到关于片段中所见、所闻的线索" in out
+
+
 def test_flags_are_few_and_known() -> None:
     flags = {
         option

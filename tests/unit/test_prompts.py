@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.resources import files
 from typing import Any, get_args
 
 import numpy as np
@@ -130,3 +131,16 @@ def test_a_prompt_that_is_none_or_has_an_unknown_blank_is_refused(tmp_path: Any)
     with pytest.raises(ConfigError, match=r"cannot fill 'this'; only \$choices"):
         prompts.question(step="s", prompt=str(odd), form="text", language="en")
     assert Part(kind="frames").text == ""
+
+
+def test_the_judges_prompts_ask_the_same_in_both_languages() -> None:
+    folder = files("emer_ray.prompts")
+    english = {entry.name: entry for entry in folder.joinpath("en").iterdir()}
+    judges = [name for name in english if name.startswith("judge_")]
+    assert judges
+    for name in judges:
+        blanks = [
+            set(re.findall(r"\$\w+", folder.joinpath(language, name).read_text(encoding="utf-8")))
+            for language in LANGUAGES
+        ]
+        assert blanks[0] == blanks[1], name
