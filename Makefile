@@ -11,13 +11,20 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,openai]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,openai,report]"
 	touch $@
 
-# the tests also run models of transformers, on tiny checkpoints
+# the tests also run models of transformers, on tiny checkpoints, and look at pages in a browser
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,openai,transformers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e ".[dev,openai,report,transformers,browser]"
+	$(CHROMIUM) || echo "no Chromium, and it could not be installed: its tests are skipped"
 	touch $@
+
+# Debian's Chromium with a font that has Chinese; without apt, root or network make test goes on
+CHROMIUM = command -v chromium > /dev/null || timeout 600 sh -c \
+    "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends \
+    chromium fonts-droid-fallback" > /dev/null 2>&1
 
 demo: setup
 	$(BIN)/emer demo

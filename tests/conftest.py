@@ -5,11 +5,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from emer_ray import runner
 from emer_ray import weights as weights_module
+from tests import browser as browsers
 from tests import s3_server, synth
 
 STAND_IN = str(Path(__file__).parent / "torchvision_cpu")
@@ -87,3 +89,17 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     synth.clip(folder / "mute.mp4", seconds=1, audio=False)
     synth.sound(folder / "voice.wav", seconds=1)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, for one module: its driver keeps an event loop in this thread."""
+    with browsers.chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[browsers.Visit]:
+    """A fresh window of the browser."""
+    with browsers.visiting(browser) as opened:
+        yield opened
