@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, cast
 
@@ -31,14 +31,12 @@ from emer_ray import (
 from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
 from emer_ray.errors import ConfigError
 from emer_ray.reason import Seat
+from emer_ray.reason.baselines import Baselines
 from emer_ray.reason.fake import FakeOptions
 from emer_ray.records import Modality, ModelUsed, Provenance
 
 SPARE_CPUS = 1.0
 """Left to Ray Data's own tasks, which starve where actors hold every CPU (peers §3, row 3)."""
-
-Baselines = Mapping[str, tuple[float, float, int]]
-"""Voice measure -> median, spread and number of clips, read off a run's own clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,19 @@ class Step:
     """Neighbouring steps of one pool run in the same actors, so nothing travels between them."""
     shares_model: bool = False
     """Takes part in the models that its pool's actor has loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What the steps must know of one start of a run, besides its configuration."""
+
+    run: str
+    baselines: Baselines = field(default_factory=dict)
+    earlier: stages.Earlier = stages.NOTHING_EARLIER
+    usd_left: float | None = None
+    """What `budget.usd` still allows; null = no limit."""
+    contained: bool = True
+    """False in the serial twin: no claims, no watchdog."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +86,7 @@ def recipe_of(config: RunConfig) -> recipes.Recipe:
     return recipes.adapted(recipe, config.modalities, config.samples)
 
 
-def steps(
-    config: RunConfig,
-    *,
-    run: str,
-    baselines: Baselines,
-    contained: bool = True,
-    earlier: stages.Earlier | None = None,
-    usd_left: float | None = None,
-) -> list[Step]:
+def steps(config: RunConfig, start: Start) -> list[Step]:
     """Compute what happens to a clip, in reading order.
 
     A heavy column (frames, sound) dies after the last step that reads it. Encoding shares the
@@ -94,12 +97,12 @@ def steps(
     for step in recipe.steps:
         _refuse_unfit(config, recipe, step)
     last_reader = _last_reader(recipe, models)
-    earlier = earlier or stages.Earlier()
+    claims_in = start.run if start.contained else None
 
     def guard(name: str) -> containment.Guard:
         pool = config.pools.get(name, PoolConfig())
         return containment.Guard(
-            run=run if contained else None,
+            run=claims_in,
             deadline_s=pool.deadline_s or 600.0,
             memory_mb=pool.memory_mb,
             batch=pool.batch,
@@ -112,10 +115,10 @@ def steps(
             stage=stages.Decode,
             settings={
                 "media": config.media,
-                "run": run if contained else None,
+                "run": claims_in,
                 "faults": config.faults.get("decode", {}),
                 "drops": (),
-                "earlier": earlier,
+                "earlier": start.earlier,
             },
             pool="decode",
         ),
@@ -127,12 +130,12 @@ def steps(
                 "language": config.language,
                 "guard": guard("encode"),
                 "drops": containment.MEDIA if last_reader == "encode" else (),
-                "earlier": earlier,
+                "earlier": start.earlier,
             },
             pool="encode" if "encode" in config.pools else "decode",
         ),
     ]
-    seats = _seats(config, recipe, models, usd_left)
+    seats = _seats(config, recipe, models, start)
     asked = {step.name: _asked(step) for step in recipe.steps}
     for number, step in enumerate(recipe.steps):
         model = models[step.model]
@@ -167,10 +170,9 @@ def steps(
                     "samples": step.samples,
                     "model": models[step.model],
                     "seat": seats[step.model],
-                    "baselines": dict(baselines),
                     "guard": guard(step.name),
                     "drops": drops,
-                    "earlier": earlier,
+                    "earlier": start.earlier,
                 },
                 pool=f"reason.{step.model}",
                 shares_model=True,
@@ -188,7 +190,7 @@ def steps(
         Step(
             name="write",
             stage=stages.Write,
-            settings={"run": run, "provenance": provenance(config)},
+            settings={"run": start.run, "provenance": provenance(config)},
             pool="write",
         )
     )
@@ -239,7 +241,7 @@ def _seats(
     config: RunConfig,
     recipe: recipes.Recipe,
     models: Mapping[str, ModelConfig],
-    usd_left: float | None,
+    start: Start,
 ) -> dict[str, Seat]:
     """Share rate limits among the actors of a model, and money among the actors of all models."""
     actors: dict[str, int] = {}
@@ -257,10 +259,12 @@ def _seats(
             "budget.usd is set, but no model of the recipe has a price; add "
             f"[models.{recipe.steps[0].model}.price] with input_usd and output_usd"
         )
+    each_usd = None if start.usd_left is None else start.usd_left / priced
     return {
         name: Seat(
             actors=actors[name],
-            usd=usd_left / priced if usd_left is not None and model.price else None,
+            usd=each_usd if model.price else None,
+            baselines=dict(start.baselines),
         )
         for name, model in models.items()
     }

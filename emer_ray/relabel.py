@@ -22,7 +22,7 @@ import pyarrow as pa
 from emer_ray import __version__, manifest, pipeline, runner, stages, storage, watch, weights
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError
-from emer_ray.reason.baselines import voice_baselines
+from emer_ray.reason.baselines import Baselines, voice_baselines
 from emer_ray.records import Measure
 from emer_ray.store import index, lease, parts, record
 
@@ -123,7 +123,7 @@ def _relabel(
     old = record.load(run)
     accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
     earlier = _earlier(config)
-    flow = pipeline.steps(config, run=run, baselines={}, earlier=earlier)
+    flow = pipeline.steps(config, pipeline.Start(run=run, earlier=earlier))
     clips_per_shard, shard_reason = pipeline.shard_clips(config, flow)
     before = index.load_manifest(run)
     placed = index.assign_shards(rows, before, clips_per_shard)
@@ -169,13 +169,9 @@ def _relabel(
         start["data_context"] = runner.data_context()
         baselines = _baselines(config, run, placed, old, cluster)
         journal["baselines"] = {name: list(found) for name, found in baselines.items()}
-        flow = pipeline.steps(
-            config,
-            run=run,
-            baselines=baselines,
-            earlier=earlier,
-            usd_left=_usd_left(config, outcomes),
-        )
+        usd_left = _usd_left(config, outcomes)
+        begin = pipeline.Start(run=run, baselines=baselines, earlier=earlier, usd_left=usd_left)
+        flow = pipeline.steps(config, begin)
         pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
         start["choices"] |= {
             f"pools.{pool.name}": {
@@ -371,7 +367,7 @@ def _baselines(
     placed: pl.DataFrame,
     old: Mapping[str, Any] | None,
     cluster: runner.Cluster,
-) -> pipeline.Baselines:
+) -> Baselines:
     """Read voice baselines off some of the run's own clips, once for the life of the directory."""
     if config.input.answers and "baselines" not in (old or {}):
         # equal answers need equal baselines
@@ -386,7 +382,8 @@ def _baselines(
         key=lambda clip_id: hashlib.sha256(f"{config.input.seed}:{clip_id}".encode()).digest(),
     )[:BASELINE_CLIPS]
     log.info("reading voice baselines off %d clips", len(drawn))
-    flow = pipeline.steps(config, run=storage.join(run, "calibration"), baselines={})[:2]
+    apart = pipeline.Start(run=storage.join(run, "calibration"))
+    flow = pipeline.steps(config, apart)[:2]
     pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
     sample = listed.filter(pl.col("clip_id").is_in(drawn)).with_columns(
         shards=pl.concat_list(pl.int_range(pl.len()).cast(pl.Int32) // 4)

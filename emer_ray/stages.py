@@ -245,7 +245,6 @@ class Reason:
         reads: Sequence[parse.Asked],
         samples: int,
         model: ModelConfig,
-        baselines: Mapping[str, tuple[float, float, int]],
         guard: Guard,
         drops: Collection[str],
         seat: Seat = Seat(),  # noqa: B008 - frozen
@@ -263,7 +262,7 @@ class Reason:
         models = {} if shared is None else shared
         key = digest(model.model_dump(mode="json"))
         if key not in models:
-            models[key] = make_reasoner(model, baselines, seat)
+            models[key] = make_reasoner(model, seat)
         self._reasoner = models[key]
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -477,15 +476,13 @@ def make_encoder(model: ModelConfig, language: prompts.Language) -> Encoder:
             return Passthrough(language)
 
 
-def make_reasoner(
-    model: ModelConfig, baselines: Mapping[str, tuple[float, float, int]], seat: Seat
-) -> Reasoner:
+def make_reasoner(model: ModelConfig, seat: Seat) -> Reasoner:
     """Choose what answers."""
     match model.backend:
         case "embedded":
             from emer_ray.reason.embedded import EmbeddedReasoner
 
-            return EmbeddedReasoner(**_embedded_weights(model), baselines=baselines)
+            return EmbeddedReasoner(**_embedded_weights(model), baselines=seat.baselines)
         case "fake":
             from emer_ray.reason.fake import FakeOptions, FakeReasoner
 

@@ -68,7 +68,7 @@ def _explained(listed: Path | str, run: Path, script: Mapping[str, str]) -> dict
     run_config = config.parse({"input": {"manifest": str(listed)}, "models": {"main": model}})
     clips = pl.DataFrame(pl.from_arrow(manifest.load(run_config.input)))
     placed = index.assign_shards(clips, None, 16)
-    flow = pipeline.steps(run_config, run=str(run), baselines={}, contained=False)
+    flow = pipeline.steps(run_config, pipeline.Start(run=str(run), contained=False))
     list(pipeline.run_local(flow, index.shard_tables(index.clips_of(placed, [0]))))
     return {name: _lines(row) for name, row in sorted(rows.stored(str(run)).items())}
 

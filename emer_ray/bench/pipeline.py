@@ -105,7 +105,7 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
     listed = pl.DataFrame(pl.from_arrow(schema.table(rows, schema.MANIFEST)))
     with tempfile.TemporaryDirectory(prefix="emer-bench-") as run:
         placed = index.assign_shards(listed, None, BATCH)
-        decode, *rest = flow_of.steps(config, run=run, baselines={})
+        decode, *rest = flow_of.steps(config, flow_of.Start(run=run))
         simulated = dataclasses.replace(
             decode, stage=SimulatedDecode, settings={"seconds": DECODE_S, "seed": seed}
         )

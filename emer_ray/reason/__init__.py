@@ -1,10 +1,11 @@
 """Reasoners: `explain(requests) -> replies`, one answer per input, order kept (house §4.7)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from emer_ray.errors import ClipError
+from emer_ray.reason.baselines import Baselines
 from emer_ray.records import Reply, Request
 
 
@@ -18,9 +19,10 @@ class Reasoner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seat:
-    """The place of one actor among those that share a rate limit and a budget."""
+    """What a run gives one actor of a model: its part of limits and money, and its yardsticks."""
 
     actors: int = 1
     """Actors that ask this model: each may use this part of its rate limits."""
     usd: float | None = None
     """What this actor may spend in this start of the run; null = no limit."""
+    baselines: Baselines = field(default_factory=dict)

@@ -75,7 +75,7 @@ def test_ray_and_the_serial_twin_give_equal_tables(
     tables = index.shard_tables(
         index.clips_of(placed, index.unfinished(placed, index.outcomes(twin)))
     )
-    flow = pipeline.steps(distributed, run=twin, baselines={}, contained=False)
+    flow = pipeline.steps(distributed, pipeline.Start(run=twin, contained=False))
     outcomes = rows.receipts(list(pipeline.run_local(flow, tables)))
     assert sorted(name for name, outcome in outcomes.items() if outcome == "failed") == [
         "clip-001",

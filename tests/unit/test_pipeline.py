@@ -16,7 +16,7 @@ def embedded(**sections: object) -> RunConfig:
 
 
 def names(run_config: RunConfig) -> list[str]:
-    return [step.name for step in pipeline.steps(run_config, run="r", baselines={})]
+    return [step.name for step in pipeline.steps(run_config, pipeline.Start(run="r"))]
 
 
 def test_the_flow_reads_in_order() -> None:
@@ -25,7 +25,7 @@ def test_the_flow_reads_in_order() -> None:
 
 def test_heavy_columns_die_after_their_last_reader() -> None:
     def dying(run_config: RunConfig) -> list[str]:
-        flow = pipeline.steps(run_config, run="r", baselines={})
+        flow = pipeline.steps(run_config, pipeline.Start(run="r"))
         return [step.name for step in flow if step.settings.get("drops") == containment.MEDIA]
 
     assert dying(embedded()) == ["encode"]
@@ -34,7 +34,7 @@ def test_heavy_columns_die_after_their_last_reader() -> None:
 
 def test_neighbours_of_one_pool_share_actors() -> None:
     def groups(run_config: RunConfig) -> list[list[str]]:
-        flow = pipeline.steps(run_config, run="r", baselines={})
+        flow = pipeline.steps(run_config, pipeline.Start(run="r"))
         staffed = pipeline.pools(flow, run_config, cpus=8, gpus=0)
         return [[step.name for step in pool.steps] for pool in staffed]
 
@@ -44,7 +44,7 @@ def test_neighbours_of_one_pool_share_actors() -> None:
 
 
 def staffed(run_config: RunConfig, cpus: float, gpus: float) -> dict[str, pipeline.Pool]:
-    flow = pipeline.steps(run_config, run="r", baselines={})
+    flow = pipeline.steps(run_config, pipeline.Start(run="r"))
     return {pool.name: pool for pool in pipeline.pools(flow, run_config, cpus=cpus, gpus=gpus)}
 
 
@@ -78,7 +78,7 @@ def test_a_shard_fits_a_block_where_frames_travel() -> None:
     media = {"frames": 16, "size_px": 448}
 
     def clips(run_config: RunConfig) -> int:
-        flow = pipeline.steps(run_config, run="r", baselines={})
+        flow = pipeline.steps(run_config, pipeline.Start(run="r"))
         return pipeline.shard_clips(run_config, flow)[0]
 
     assert clips(embedded(media=media)) == 16  # frames die where they were decoded
@@ -109,13 +109,13 @@ def test_the_fingerprint_holds_what_decides_results_and_nothing_else() -> None:
 def test_a_model_that_nobody_configured_is_named() -> None:
     lonely = config.parse({"models": {"other": {"backend": "fake"}}})
     with pytest.raises(ConfigError, match=r"\[models\.main\]"):
-        pipeline.steps(lonely, run="r", baselines={})
+        pipeline.steps(lonely, pipeline.Start(run="r"))
 
 
 def test_an_unknown_option_of_a_backend_is_refused() -> None:
     wrong = config.parse({"models": {"main": {"backend": "fake", "options": {"latency": 1}}}})
     with pytest.raises(ConfigError, match="unknown option latency"):
-        pipeline.steps(wrong, run="r", baselines={})
+        pipeline.steps(wrong, pipeline.Start(run="r"))
 
 
 @pytest.mark.weights
@@ -129,4 +129,4 @@ def test_the_weights_that_are_present_are_part_of_the_fingerprint(
 
 def test_the_baseline_refuses_a_language_it_cannot_write() -> None:
     with pytest.raises(ConfigError, match="writes English only"):
-        pipeline.steps(embedded(language="zh"), run="r", baselines={})
+        pipeline.steps(embedded(language="zh"), pipeline.Start(run="r"))

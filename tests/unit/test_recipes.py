@@ -16,7 +16,7 @@ def run(recipe: str, **sections: object) -> RunConfig:
 
 
 def names(run_config: RunConfig) -> list[str]:
-    flow = pipeline.steps(run_config, run="r", baselines={})
+    flow = pipeline.steps(run_config, pipeline.Start(run="r"))
     return [step.name for step in flow if step.shares_model]
 
 
@@ -50,7 +50,7 @@ def test_subtitles_reach_the_looking_model_in_s1_only() -> None:
 
 def test_neighbours_of_one_model_share_a_pool_and_a_rate() -> None:
     staffed = run("clue_merge", pools={"merge": {"actors": 3}})
-    flow = pipeline.steps(staffed, run="r", baselines={})
+    flow = pipeline.steps(staffed, pipeline.Start(run="r"))
     pools = pipeline.pools(flow, staffed, cpus=16, gpus=0)
     assert [pool.name for pool in pools] == [
         *("decode", "reason.video", "reason.audio", "reason.text", "write"),

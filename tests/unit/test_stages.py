@@ -201,7 +201,6 @@ def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
         reads=(),
         samples=1,
         model=model,
-        baselines={},
         guard=containment.Guard(),
         drops=containment.HEAVY,
     )
