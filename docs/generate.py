@@ -23,6 +23,8 @@ TABLES = {
     "explanations": schema.EXPLANATIONS,
     "failures": schema.FAILURES,
     "index": schema.INDEX,
+    "audit": schema.AUDIT,
+    "comparison": schema.COMPARISON,
 }
 
 

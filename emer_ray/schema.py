@@ -59,6 +59,23 @@ ANSWER: Final = pa.struct(
     ]
 )
 
+FAMILY_SHARE: Final = pa.struct(
+    [
+        pa.field("family", pa.string(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+    ]
+)
+"""How much of a clip's labels falls to one family of emotions."""
+
+NEIGHBOUR: Final = pa.struct(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("old_family", pa.string(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
+"""A clip that looks alike, and what it is labelled."""
+
 MEDIA: Final = pa.struct(
     [
         pa.field("has_video", pa.bool_(), nullable=False),
@@ -309,6 +326,88 @@ FINGERPRINT = _field("fingerprint", pa.string(), "Fingerprint of the run")
 OUTCOME = _field("outcome", pa.string(), "ok or failed")
 PART = _field("part", pa.string(), "Parquet file of the row, relative to the run directory")
 
+RANK = _field(
+    "rank",
+    pa.int32(),
+    "1 = the clip to look at first; null = nothing can be claimed",
+    nullable=True,
+)
+SUSPECT = _field(
+    "suspect", pa.bool_(), "The evidence confidently speaks for another family than the old label"
+)
+SUSPICION = _field(
+    "suspicion",
+    pa.float64(),
+    "0 to 1, what the clips are ranked by; no probability. Null = nothing can be claimed",
+    nullable=True,
+)
+MARGIN = _field(
+    "margin",
+    pa.float64(),
+    "`expected` share of the best other family less that of the old one, -1 to 1",
+)
+DISAGREE = _field("disagree", pa.bool_(), "No family of the old labels is among `new_families`")
+OLD_LABELS = _field("old_labels", _list(pa.string()), "Old labels, as the corpus has them")
+OLD_FAMILY = _field("old_family", pa.string(), "Family of the old labels; the largest of several")
+OLD_FAMILIES = _field(
+    "old_families", _list(FAMILY_SHARE), "Families of the old labels, largest first, sum 1"
+)
+NEW_LABELS = _field("new_labels", _list(LABEL), "Labels of the run with their support")
+NEW_FAMILY = _field(
+    "new_family",
+    pa.string(),
+    "Family of the run's labels, the largest of several; null = no label has one",
+    nullable=True,
+)
+NEW_FAMILIES = _field(
+    "new_families",
+    _list(FAMILY_SHARE),
+    "Families of the run's labels by support, largest first, sum 1; [] = no label has one",
+)
+EXPECTED = _field(
+    "expected",
+    _list(FAMILY_SHARE),
+    "How old labels fall where the evidence is like this, by clips of other folds; largest first",
+)
+NEIGHBOURS = _field(
+    "neighbours",
+    _list(NEIGHBOUR),
+    "Nearest clips whose old label is what the evidence expects here; only for clips ranked high",
+)
+
+CHANGED = _field("changed", pa.bool_(), "The two sides have no family of emotions in common")
+CHANGE = _field(
+    "change",
+    pa.float64(),
+    "0 = same families with the same shares, 1 = none in common (total variation)",
+)
+LABELS_A = _field("labels_a", _list(LABEL), "Labels of the first side with their support")
+LABELS_B = _field("labels_b", _list(LABEL), "Labels of the second side with their support")
+FAMILIES_A = _field(
+    "families_a", _list(FAMILY_SHARE), "Families of the first side's labels, largest first"
+)
+FAMILIES_B = _field(
+    "families_b", _list(FAMILY_SHARE), "Families of the second side's labels, largest first"
+)
+EXPLANATION_A = _field(
+    "explanation_a", pa.string(), "What the first side explains; null = nothing", nullable=True
+)
+EXPLANATION_B = _field(
+    "explanation_b", pa.string(), "What the second side explains; null = nothing", nullable=True
+)
+REFERENCE_LABELS = _field(
+    "reference_labels", _list(pa.string()), "Labels of the reference; null = none", nullable=True
+)
+SCORE_A = _field(
+    "score_a",
+    pa.float64(),
+    "The first side's score of the leading metric on this clip; null = not scored",
+    nullable=True,
+)
+SCORE_B = _field(
+    "score_b", pa.float64(), "The second side's score, likewise; null = not scored", nullable=True
+)
+
 MANIFEST: Final = pa.schema(
     [
         *(CLIP_ID, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS, SUBTITLE_ZH, SUBTITLE_EN),
@@ -376,6 +475,24 @@ read its answers again."""
 
 INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD])
 """A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""
+
+
+AUDIT: Final = pa.schema(
+    [
+        *(CLIP_ID, RANK, SUSPECT, SUSPICION, MARGIN, DISAGREE),
+        *(OLD_LABELS, OLD_FAMILY, OLD_FAMILIES, NEW_LABELS, NEW_FAMILY, NEW_FAMILIES, EXPECTED),
+        *(CONFIDENCE, EXPLANATION, NEIGHBOURS, SPLIT, SPEAKER, SOURCE_ID),
+    ]
+)
+"""`audit.parquet`: a row per compared clip, the one to look at first on top."""
+
+COMPARISON: Final = pa.schema(
+    [
+        *(CLIP_ID, RANK, CHANGED, CHANGE, LABELS_A, LABELS_B, FAMILIES_A, FAMILIES_B),
+        *(EXPLANATION_A, EXPLANATION_B, REFERENCE_LABELS, SCORE_A, SCORE_B),
+    ]
+)
+"""`comparison.parquet`: a row per clip that both sides have, what changed most on top."""
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
