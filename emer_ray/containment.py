@@ -77,19 +77,54 @@ def through(
     rows = _rows(table)
     living = [number for number, row in enumerate(rows) if row["kind"] is None]
     answered = _guarded([rows[number] for number in living], stage, work, guard or Guard())
+    answers = dict(zip(living, answered, strict=True))
+    produced = {name for answer in answered if isinstance(answer, dict) for name in answer}
+    if unknown := produced - set(to.names):
+        raise ValueError(f"stage {stage}: columns {sorted(unknown)} are not in its schema")
+    try:
+        return _merged(table, rows, answers, stage, to, drops)
+    except NO_VALUE:
+        fitting = {number: _fitting(answer, to) for number, answer in answers.items()}
+        return _merged(table, rows, fitting, stage, to, drops)
+
+
+NO_VALUE: Final = (ValueError, TypeError, OverflowError, pa.ArrowException)
+"""What Arrow raises for a value that is none of its column's type, such as half a surrogate pair,
+which a model's JSON can hold and no UTF-8 can."""
+
+
+def _fitting(answer: Row | ClipError, to: pa.Schema) -> Row | ClipError:
+    """Turn an answer that no table can hold into the failure of its clip."""
+    if isinstance(answer, ClipError):
+        return answer
+    for name, value in answer.items():
+        try:
+            _array([value], to.field(name).type)
+        except NO_VALUE as error:
+            return ClipError("error", f"column {name}: {type(error).__name__}: {error}")
+    return answer
+
+
+def _merged(
+    table: pa.Table,
+    rows: list[Row],
+    answers: Mapping[int, Row | ClipError],
+    stage: str,
+    to: pa.Schema,
+    drops: Collection[str],
+) -> pa.Table:
+    """Put the answers into the table, in place of what its rows held."""
     results: dict[int, Row] = {}
     outcome = {name: table[name].to_pylist() for name in ("stage", "kind", "message", "worker")}
-    for number, answer in zip(living, answered, strict=True):
+    for number, answer in answers.items():
         if isinstance(answer, ClipError):
             outcome["stage"][number] = stage
             outcome["kind"][number] = answer.kind
-            outcome["message"][number] = str(answer)
+            outcome["message"][number] = str(answer).encode(errors="backslashreplace").decode()
             outcome["worker"][number] = f"{socket.gethostname()}:{os.getpid()}"
         else:
             results[number] = answer
     produced = {name for answer in results.values() for name in answer}
-    if unknown := produced - set(to.names):
-        raise ValueError(f"stage {stage}: columns {sorted(unknown)} are not in its schema")
     columns = []
     for column in to:
         if column.name in outcome:

@@ -182,7 +182,7 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
         Step(
             name="parse",
             stage=stages.Parse,
-            settings={"asked": tuple(asked.values())},
+            settings={"asked": tuple(asked.values()), "guard": guard("parse")},
             pool="write",
         )
     )
@@ -190,7 +190,11 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
         Step(
             name="write",
             stage=stages.Write,
-            settings={"run": start.run, "provenance": provenance(config)},
+            settings={
+                "run": start.run,
+                "provenance": provenance(config),
+                "guard": guard("write"),
+            },
             pool="write",
         )
     )

@@ -42,6 +42,8 @@ from emer_ray.records import (
 )
 from emer_ray.store import drain, parts
 
+NO_GUARD: Final = Guard()
+
 
 class Stage(Protocol):
     """A table in, a table out, the same rows in the same order."""
@@ -396,11 +398,19 @@ def family(word: str) -> str | None:
 class Parse:
     """The explanation, composed from the answers of the recipe's steps."""
 
-    def __init__(self, *, asked: Sequence[parse.Asked]) -> None:
+    def __init__(self, *, asked: Sequence[parse.Asked], guard: Guard = NO_GUARD) -> None:
         self._asked = asked
+        self._guard = guard
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return through(table, stage="parse", to=schema.PARSED, work=self._work, drops=HEAVY)
+        return through(
+            table,
+            stage="parse",
+            to=schema.PARSED,
+            work=self._work,
+            drops=HEAVY,
+            guard=self._guard,
+        )
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
         return [parsed(row, self._asked) for row in rows]
@@ -422,11 +432,15 @@ def parsed(row: Row, asked: Sequence[parse.Asked]) -> Row | ClipError:
 class Write:
     """The end of a shard: its parts are stored, receipts go on to the driver."""
 
-    def __init__(self, *, run: str, provenance: Provenance) -> None:
+    def __init__(self, *, run: str, provenance: Provenance, guard: Guard = NO_GUARD) -> None:
         self._run = run
         self._provenance = asdict(provenance)
+        self._guard = guard
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        table = through(
+            table, stage="write", to=schema.PARSED, work=self._storable, guard=self._guard
+        )
         receipts = []
         for shard in dict.fromkeys(table["shard"].to_pylist()):
             rows = table.filter(pc.equal(table["shard"], shard)).to_pylist()
@@ -445,6 +459,14 @@ class Write:
                 schema.table(failed, schema.FAILURES),
             )
         return schema.table([asdict(receipt) for receipt in receipts], schema.INDEX)
+
+    def _storable(self, rows: list[Row]) -> list[Row | ClipError]:
+        """Try what storing will do: a row that cannot be stored fails, and its neighbours do not.
+
+        The put comes after, outside of this boundary: storage that fails is no clip's fault.
+        """
+        parts.serialise(schema.table(map(self._explanation, rows), schema.EXPLANATIONS))
+        return [{} for _ in rows]
 
     def _explanation(self, row: Row) -> Row:
         own = {"provenance": self._provenance, "usd": _usd(row)}

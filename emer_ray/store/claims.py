@@ -11,10 +11,10 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from emer_ray import storage
-from emer_ray.errors import FailureKind
+from emer_ray.errors import FailureKind, StorageError
 
 ALONE_TRIES: Final = 3
 
@@ -70,8 +70,25 @@ def claim(run: str, stage: str, shard: int) -> Claim:
     uri = storage.join(run, "claims", stage, f"{shard:08d}.json")
     if storage.create(uri, _dump({}, {})):
         return Claim(uri=uri, first=True)
-    state: Mapping[str, Any] = json.loads(storage.read(uri))
+    state = _load(uri)
     return Claim(uri=uri, first=False, alone=dict(state["alone"]), blamed=dict(state["blamed"]))
+
+
+def _load(uri: str) -> Mapping[str, Any]:
+    """Read what a claim counts.
+
+    Nothing where it is gone by now, because whoever held it lived on (a process of a driver that
+    was killed, or of a second one), or torn, as a death leaves it where files have no hard links.
+    """
+    nothing: Mapping[str, Any] = {"alone": {}, "blamed": {}}
+    try:
+        return cast(Mapping[str, Any], json.loads(storage.read(uri)))
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return nothing
+    except json.JSONDecodeError:
+        return nothing
 
 
 def _dump(alone: Mapping[str, int], blamed: Mapping[str, FailureKind]) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 
 from emer_ray import containment, prompts, schema, stages
 from emer_ray.config import ModelConfig
-from emer_ray.errors import ClipError, ConfigError
+from emer_ray.errors import ClipError, ConfigError, StorageError
 from emer_ray.parse import Asked
 from emer_ray.records import ModelUsed, Provenance
 from emer_ray.store import claims, index
@@ -117,6 +117,26 @@ def test_a_column_that_no_schema_knows_is_refused() -> None:
         containment.through(
             decoded("a"), stage="encode", to=schema.ENCODED, work=lambda _: [{"mood": 1}]
         )
+
+
+def test_an_answer_that_no_table_can_hold_costs_its_clip() -> None:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
+        return [{"notes": [f"half a pair: \ud83d {row['clip_id']}"]} for row in rows[:1]] + [
+            {"notes": ["fine"]} for _ in rows[1:]
+        ]
+
+    after = containment.through(decoded("a", "b"), stage="encode", to=schema.ENCODED, work=work)
+    assert after["kind"].to_pylist() == ["error", None]
+    assert "column notes: UnicodeEncodeError" in after["message"][0].as_py()
+    assert after["notes"].to_pylist() == [None, ["fine"]]
+
+
+def test_an_exception_whose_words_are_no_utf8_is_a_row_all_the_same() -> None:
+    def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
+        raise RuntimeError("half a pair: \ud83d")
+
+    after = containment.through(decoded("a"), stage="encode", to=schema.ENCODED, work=work)
+    assert after["message"].to_pylist() == ["RuntimeError: half a pair: \\ud83d"]
 
 
 def test_micro_batches_are_as_large_as_asked() -> None:
@@ -243,6 +263,27 @@ def test_the_writer_stores_both_outcomes_and_returns_receipts(tmp_path: Path) ->
         ("c", "ok"),
     ]
     assert index.outcomes(str(tmp_path)).height == 3
+
+
+def test_a_row_that_cannot_be_stored_fails_and_its_neighbours_do_not(tmp_path: Path) -> None:
+    table = parsed("a", "b")
+    clues = table["visual_clues"].to_pylist()
+    clues[0] = [{"text": None, "evidence": []}]  # a null where the schema has none
+    number = table.schema.get_field_index("visual_clues")
+    field = table.schema.field("visual_clues")
+    table = table.set_column(number, field, pa.array(clues, field.type))
+    receipts = stages.Write(run=str(tmp_path), provenance=PROVENANCE)(table)
+    ends = dict(zip(receipts["clip_id"].to_pylist(), receipts["stage"].to_pylist(), strict=True))
+    assert ends == {"a": "write", "b": None}
+
+
+def test_storage_that_fails_is_the_runs_trouble_and_leaves_no_claim(tmp_path: Path) -> None:
+    (tmp_path / "explanations").write_text("a file where the parts should go")
+    guard = containment.Guard(run=str(tmp_path))
+    write = stages.Write(run=str(tmp_path), provenance=PROVENANCE, guard=guard)
+    with pytest.raises(StorageError, match="not a directory"):
+        write(parsed("a"))
+    assert not list(tmp_path.rglob("claims/**/*.json"))
 
 
 def test_a_writer_that_sees_part_of_a_shard_stops_the_run(tmp_path: Path) -> None:

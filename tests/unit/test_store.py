@@ -253,6 +253,29 @@ def test_verify_refuses_what_is_no_run(tmp_path: Path) -> None:
 # claims
 
 
+@pytest.mark.parametrize("left", [b"", b'{"alone": {'])
+def test_a_torn_claim_counts_nothing_and_stops_nobody(tmp_path: Path, left: bytes) -> None:
+    held = claims.claim(str(tmp_path), "explain", 4)
+    Path(held.uri).write_bytes(left)
+    again = claims.claim(str(tmp_path), "explain", 4)
+    assert (again.first, again.alone) == (False, {})
+
+
+def test_a_claim_that_goes_while_it_is_read_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = claims.claim(str(tmp_path), "explain", 4)
+    create = storage.create
+
+    def created_then_released(uri: str, data: bytes) -> bool:
+        made = create(uri, data)
+        held.release()  # by a process that everybody thought dead
+        return made
+
+    monkeypatch.setattr(storage, "create", created_then_released)
+    assert not claims.claim(str(tmp_path), "explain", 4).first
+
+
 def test_a_second_claim_learns_of_the_first_one(tmp_path: Path) -> None:
     held = claims.claim(str(tmp_path), "explain", 4)
     assert held.first
