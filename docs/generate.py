@@ -7,10 +7,11 @@ A part lies between `<!-- begin NAME -->` and `<!-- end NAME -->`.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import click
+import pyarrow as pa
 
 from emer_ray import cli, schema, weights
 from emer_ray.errors import FAILURE_KINDS
@@ -28,10 +29,28 @@ TABLES = {
 }
 
 
+REVIEW_TABLES = {
+    "items": schema.REVIEW_ITEMS,
+    "sheets, marks": schema.MARKS,
+    "merged": schema.REVIEWED,
+    "conflicts": schema.CONFLICTS,
+}
+
+
+def review_columns() -> str:
+    """Every column of a review round."""
+    return columns_of(REVIEW_TABLES)
+
+
 def data_contract() -> str:
     """Every stored column: its type, the tables it is in, and what it means."""
+    return columns_of(TABLES)
+
+
+def columns_of(described: Mapping[str, pa.Schema]) -> str:
+    """A table of columns: type, tables they are in, meaning."""
     lines = ["| column | type | in | meaning |", "|---|---|---|---|"]
-    for name, kind, tables, doc in schema.documentation(TABLES):
+    for name, kind, tables, doc in schema.documentation(described):
         lines.append(f"| `{name}` | {kind.replace('|', chr(92) + '|')} | {tables} | {doc} |")
     return "\n".join(lines)
 
@@ -104,6 +123,7 @@ PAGES: dict[Path, dict[str, Callable[[], str]]] = {
         "failure kinds": failure_kinds,
         "command reference": command_reference,
     },
+    ROOT / "docs" / "review.md": {"review columns": review_columns},
     ROOT / "docs" / "embedded.md": {"measures": measures, "weights": embedded_weights},
 }
 

@@ -555,6 +555,102 @@ def corpus(
 
 
 @main.group()
+def review() -> None:
+    """Have people check what a run says: rounds of sheets, merged, with agreement.
+
+    A round is a folder: what is given, a sheet per annotator, and what they make of it together.
+    Round 1 judges the run, round 2 the merged round 1. docs/review.md describes the files.
+    """
+
+
+def round_options(command: F) -> F:
+    """Give a command the number and the place of a round."""
+    command = click.option(
+        "-o", "--out", metavar="DIR", help="Where rounds lie; default RUN/review, local or s3://."
+    )(command)
+    return click.option(
+        "--round", "round_", default=1, show_default=True, help="Which round, from 1."
+    )(command)
+
+
+@review.command("export")
+@click.argument("run")
+@click.option("--annotators", required=True, metavar="NAME,…", help="Who judges.")
+@round_options
+@click.option(
+    "--format",
+    "endings",
+    type=click.Choice(["xlsx", "csv", "jsonl", "parquet"]),
+    multiple=True,
+    default=["xlsx"],
+    show_default=True,
+    help="Of the sheets; may be repeated.",
+)
+@click.option("--per-clip", type=int, help="Annotators of each clip; default all of them.")
+@click.option("--clips", metavar="FILE", help="Only the clips of this table, e.g. audit.parquet.")
+@click.option("--sample", type=int, help="Only so many clips, drawn by --seed.")
+@click.option("--seed", default=0, show_default=True, help="Of the sample and of who gets what.")
+@json_option
+def review_export_command(
+    run: str, annotators: str, endings: tuple[Any, ...], as_json: bool, **given: Any
+) -> None:
+    """Write what is to be judged, and a sheet for each annotator.
+
+    \b
+    emer review export runs/first --annotators anna,bo,chen,dee
+    emer review export runs/first --round 2 --annotators eli,fay,gus,hu
+    """
+    from emer_ray.review import review_export
+
+    found = review_export(run, annotators.split(","), endings=endings, **given)
+    click.echo(
+        f"{found['folder']}: {found['clips']} clips, {found['items']} things to judge, "
+        f"{found['per_clip']} annotators each"
+    )
+    for uri in found["sheets"]:
+        click.echo(f"  {uri}")
+    if as_json:
+        print_json(found)
+
+
+@review.command("merge")
+@click.argument("run")
+@click.argument("sheets", nargs=-1)
+@round_options
+@click.option(
+    "--min-support",
+    default=0.0,
+    show_default=True,
+    help="Drop labels that fewer of a clip's annotators stand behind.",
+)
+@json_option
+def review_merge_command(run: str, sheets: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Merge a round's sheets: clues, labels with support, conflicts, agreement.
+
+    SHEETS are files that annotators sent back; without them, those in the round's folder count. May
+    be called again as sheets come in.
+    """
+    from emer_ray.review import review_merge
+
+    found = review_merge(run, sheet_uris=sheets, **given)
+    click.echo(
+        f"{found['merged']}: {found['reviewed']} of {found['clips']} clips judged, "
+        f"{found['conflicts']} conflicts, {found['flagged']} clips flagged"
+    )
+    for name, about in found["annotators"].items():
+        click.echo(
+            f"  {name}: {about['judged']} of {about['items']} judged, "
+            f"{about['accepted']} accepted, {about['edited']} edited, "
+            f"{about['rejected']} rejected, {about['added']} added"
+        )
+    for name in ("alpha_masi", "alpha_jaccard", "alpha_masi_families", "alpha_verdicts"):
+        value = found[name]
+        click.echo(f"  {name}: {'undefined' if value is None else f'{value:.3f}'}")
+    if as_json:
+        print_json(found)
+
+
+@main.group()
 def models() -> None:
     """Fetch, list and share the weights of the embedded models."""
 

@@ -408,6 +408,47 @@ SCORE_B = _field(
     "score_b", pa.float64(), "The second side's score, likewise; null = not scored", nullable=True
 )
 
+ANNOTATOR = _field("annotator", pa.string(), "Who judged, by the name they go by in this round")
+ANNOTATORS = _field("annotators", _list(pa.string()), "Who is asked, or who judged")
+ROUND = _field(
+    "round", pa.int32(), "1 = what the machine said was judged; 2 = the merged round 1; …"
+)
+ITEM = _field(
+    "item",
+    pa.string(),
+    "What is judged: clip, visual.1, acoustic.1, lexical.1, explanation, label.1 …; an addition "
+    "has a +: label.+1",
+)
+GIVEN = _field(
+    "given",
+    pa.string(),
+    "What stood there to be judged; of the item clip, the words spoken; null for an addition",
+    nullable=True,
+)
+EVIDENCE = _field(
+    "evidence", _list(MEASURE), "Measures behind a clue that was given", nullable=True
+)
+LOOK_AT = _field(
+    "look_at",
+    pa.string(),
+    "Of the item clip: where its media are, with #t=start,end where it is a part of a file",
+    nullable=True,
+)
+VERDICT = _field(
+    "verdict", pa.string(), "accept, edit, reject, add; null = not judged", nullable=True
+)
+TEXT = _field("text", pa.string(), "The words instead (edit) or besides (add)", nullable=True)
+NOTE = _field("note", pa.string(), "A remark of the annotator on the clip", nullable=True)
+FLAG = _field("flag", pa.bool_(), "The annotator wants the clip looked at again", nullable=True)
+FLAGGED_BY = _field("flagged_by", _list(pa.string()), "Annotators who flagged the clip")
+REASON = _field("reason", pa.string(), "Why annotators are at odds: tie, split, edits, flag")
+CHOSEN = _field(
+    "chosen", pa.string(), "What the merge took; null = the item was dropped", nullable=True
+)
+VOTES = _field(
+    "votes", pa.map_(pa.string(), pa.string()), "Annotator -> verdict, with the text of an edit"
+)
+
 MANIFEST: Final = pa.schema(
     [
         *(CLIP_ID, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS, SUBTITLE_ZH, SUBTITLE_EN),
@@ -475,6 +516,25 @@ read its answers again."""
 
 INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD])
 """A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""
+
+REVIEW_ITEMS: Final = pa.schema([CLIP_ID, ITEM, GIVEN, EVIDENCE, LOOK_AT, LICENCE_TAG, ANNOTATORS])
+"""`items.parquet` of a review round: everything that is given to be judged, and to whom."""
+
+MARKS: Final = pa.schema(
+    [CLIP_ID, ITEM, GIVEN, VERDICT, TEXT, NOTE, FLAG, LOOK_AT, ANNOTATOR, ROUND]
+)
+"""A sheet of a review round, and `marks.parquet`, which is all of them: one judgement a row."""
+
+REVIEWED: Final = pa.schema(
+    [
+        *(CLIP_ID, VISUAL_CLUES, ACOUSTIC_CLUES, LEXICAL_CLUES, EXPLANATION, LABELS),
+        *(SUBTITLE, NOTES, FLAGGED_BY, ANNOTATORS, ROUND, LICENCE_TAG),
+    ]
+)
+"""`merged.parquet` of a review round: what the annotators made of each clip."""
+
+CONFLICTS: Final = pa.schema([CLIP_ID, ITEM, REASON, GIVEN, CHOSEN, VOTES])
+"""`conflicts.parquet` of a review round: where its annotators are at odds."""
 
 
 AUDIT: Final = pa.schema(

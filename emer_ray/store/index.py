@@ -6,13 +6,14 @@ Work is identified by clip id and shard, never by a block, a file count or an or
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emer_ray import schema, storage
@@ -184,6 +185,25 @@ def final(outcomes: pl.DataFrame) -> pl.DataFrame:
         .unique("clip_id", keep="first", maintain_order=True)
         .drop("is_ok")
     )
+
+
+def explained(run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Give the explanations that count, part by part, in the order of shards.
+
+    Of a clip that was tried again one row counts; clips that left the manifest have none.
+    """
+    manifest = load_manifest(run)
+    if manifest is None:
+        raise RunDirError(f"{run}: not a run directory (no manifest.parquet); give the path of one")
+    present = manifest.filter("present").select("clip_id")
+    ok = final(outcomes(run)).filter(pl.col("outcome") == "ok")
+    counted = ok.join(present, on="clip_id", how="semi")
+    for (part,), rows in sorted(
+        counted.partition_by("part", as_dict=True).items(), key=lambda item: str(item[0][0])
+    ):
+        table = parts.read(run, str(part), columns)
+        chosen = pc.is_in(table["clip_id"], pa.array(rows["clip_id"].to_list()))
+        yield table.filter(chosen)
 
 
 def unfinished(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> list[int]:

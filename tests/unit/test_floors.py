@@ -17,12 +17,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
         "checkpoint",
+        "rounds",
     ),
     "wiring": ("containment", "stages", "pipeline"),
     "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench", "corpus", "reparse"),
+        *("bench", "corpus", "reparse", "review"),
     ),
     "skin": ("cli",),
 }
