@@ -554,6 +554,45 @@ def corpus(
         print_json(found)
 
 
+@main.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    type=click.Choice(["hf", "csv", "jsonl", "mer", "llama-factory"]),
+    help="Hugging Face datasets, tables, the MER challenges' files, or LLaMA-Factory's.",
+)
+@click.option("-o", "--out", required=True, metavar="DEST", help="Empty folder, local or s3://.")
+@click.option(
+    "--i-have-the-right",
+    "have_the_right",
+    is_flag=True,
+    help="Export clips of gated corpora too: the owner allows it, or the files stay with you.",
+)
+@json_option
+def export(run: str, form: Any, out: str, have_the_right: bool, as_json: bool) -> None:
+    """Hand on explanations and labels, keyed by the corpus's own ids, with a dataset card.
+
+    Media are never copied, nor are the corpus's own labels. The card has provenance, counts, the
+    figures of metrics.parquet (emer evaluate --out RUN), limits and licence.
+
+    \b
+    emer export runs/first --format hf -o exports/first
+    """
+    from emer_ray.export import export as run_export
+
+    found = run_export(run, form, out, have_the_right=have_the_right)
+    click.echo(
+        f"{out}: {found['clips']} clips, {found['failed']} failed and not there"
+        + "".join(f", {n} left out ({why})" for why, n in found["left_out"].items())
+    )
+    for name in found["files"]:
+        click.echo(f"  {name}")
+    if as_json:
+        print_json(found)
+
+
 @main.group()
 def review() -> None:
     """Have people check what a run says: rounds of sheets, merged, with agreement.

@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emer_ray import __version__, schema, stages, storage
+from emer_ray import __version__, inert, schema, stages, storage
 from emer_ray.errors import ConfigError, RunDirError
 from emer_ray.metrics import inputs
 from emer_ray.rounds import agreement, items, merging, sheets
@@ -252,7 +252,7 @@ def _conflicts_csv(conflicts: Sequence[Mapping[str, Any]]) -> bytes:
     for row in conflicts:
         votes = "; ".join(f"{who}: {vote}" for who, vote in row["votes"])
         cells = [*(row[name] for name in schema.CONFLICTS.names[:-1]), votes]
-        writer.writerow([sheets.as_csv_cell(sheets.inert(str(cell or ""))) for cell in cells])
+        writer.writerow([inert.csv_cell(sheets.shown(str(cell or ""))) for cell in cells])
     return text.getvalue().encode("utf-8-sig")
 
 

@@ -49,8 +49,8 @@ def checked(name: str, marks: Sequence[Mark], given: Sequence[Given], round_: in
     not given, or shows other words than were given. An annotator is named in the sheet, else by the
     name of its file.
     """
-    by_place = {(sheets.inert(each.clip_id), each.item): each for each in given}
-    asked = {sheets.inert(e.clip_id): (e.clip_id, e.annotators) for e in given if e.item == "clip"}
+    by_place = {(sheets.shown(each.clip_id), each.item): each for each in given}
+    asked = {sheets.shown(e.clip_id): (e.clip_id, e.annotators) for e in given if e.item == "clip"}
     stem = name.rsplit("/", 1)[-1].rpartition(".")[0]
     found: list[Mark] = []
     for mark in marks:
@@ -94,7 +94,7 @@ def checked(name: str, marks: Sequence[Mark], given: Sequence[Given], round_: in
 
 def _same(shown: str, given: str | None) -> bool:
     """Compare as a spreadsheet would have kept it."""
-    plain = [" ".join(sheets.inert(text or "").lstrip("'").split()) for text in (shown, given)]
+    plain = [" ".join(sheets.shown(text or "").lstrip("'").split()) for text in (shown, given)]
     return plain[0] == plain[1]
 
 

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Literal
@@ -23,7 +22,7 @@ from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet.datavalidation import DataValidation
 
-from emer_ray import schema
+from emer_ray import inert, schema
 from emer_ray.errors import ConfigError
 from emer_ray.rounds import items
 from emer_ray.rounds.items import Mark
@@ -36,11 +35,6 @@ WIDTHS: Final = (24, 14, 60, 10, 60, 30, 7, 40, 12, 7)
 
 CELL: Final = 32_000
 """Letters of a cell; spreadsheet programs take 32,767."""
-
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
-_NAME_OR_NUMBER = re.compile(r"[+-][\w.\-+]*")
-"""A cell like -3g5yACwYnA_1 or -0.5 begins like a formula and can call nothing."""
-_TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 HOW_TO: Final = (
     "One row is one thing to judge. Look at the clip (look_at) before you read what is given.",
@@ -56,32 +50,10 @@ HOW_TO: Final = (
 )
 
 
-def inert(text: str) -> str:
-    """Make text harmless to a program that shows it: no control, no turning of direction."""
-    shown = "".join(_shown(letter) for letter in text).strip()
-    return shown if len(shown) <= CELL else shown[: CELL - 1] + "…"
-
-
-def _shown(letter: str) -> str:
-    if letter in _TURNING:
-        return "�"
-    match unicodedata.category(letter):
-        case "Cc" | "Zl" | "Zp":
-            return " "
-        case "Cs" | "Co" | "Cn":
-            return "�"
-    return letter
-
-
-def as_csv_cell(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet program would take for a formula."""
-    risky = _FORMULA.match(text) and not _NAME_OR_NUMBER.fullmatch(text)
-    return f"'{text}" if risky else text
-
-
-def from_csv_cell(text: str) -> str:
-    """Take the apostrophe off again."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:2]) else text
+def shown(text: str) -> str:
+    """Write text as a cell shows it: harmless, and no longer than programs take."""
+    found = inert.plain(text)
+    return found if len(found) <= CELL else found[: CELL - 1] + "…"
 
 
 def blank(given: Iterable[items.Given], annotator: str, round_: int) -> list[Mark]:
@@ -141,7 +113,7 @@ def _cells(mark: Mark) -> list[str]:
         if name == "flag":
             found.append("yes" if value else "")
         else:
-            found.append("" if value is None else inert(str(value)))
+            found.append("" if value is None else shown(str(value)))
     return found
 
 
@@ -189,7 +161,7 @@ def _csv(marks: Sequence[Mark]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows([as_csv_cell(cell) for cell in _cells(mark)] for mark in marks)
+    writer.writerows([inert.csv_cell(cell) for cell in _cells(mark)] for mark in marks)
     return text.getvalue().encode("utf-8-sig")  # spreadsheet programs know UTF-8 by its mark
 
 
@@ -228,7 +200,7 @@ def _csv_rows(data: bytes) -> list[dict[str, Any]]:
     head = text.partition("\n")[0]
     separator = max(",;\t", key=head.count)  # some programs write the separator of their country
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    return _under_head([[from_csv_cell(cell) for cell in row] for row in rows])
+    return _under_head([[inert.from_csv_cell(cell) for cell in row] for row in rows])
 
 
 def _under_head(rows: list[list[str]]) -> list[dict[str, Any]]:
@@ -271,7 +243,7 @@ def _marks(name: str, rows: Sequence[dict[str, Any]]) -> list[Mark]:
 
 def _cell(row: dict[str, Any], column: str) -> str:
     value = row.get(column)
-    return "" if value is None else inert(str(value))
+    return "" if value is None else shown(str(value))
 
 
 def _read(row: dict[str, Any], added: dict[tuple[str, str], int]) -> list[Mark]:
@@ -312,7 +284,7 @@ def _read(row: dict[str, Any], added: dict[tuple[str, str], int]) -> list[Mark]:
         raise ValueError(f"{item} was given; what is added goes into a row whose item ends in +")
     if verdict == "edit" and not text:
         raise ValueError(f"{item}: edit, and no text; write the right words into text")
-    if text and verdict != "edit" and text != inert(str(given or "")):
+    if text and verdict != "edit" and text != shown(str(given or "")):
         raise ValueError(f"{item}: text, and verdict {verdict or 'empty'}; write edit, or no text")
     return [mark(item, verdict, text if verdict == "edit" else None)]
 

@@ -12,18 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "emer_ray"
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "words": ("errors", "schema", "records", "config", "storage"),
+    "words": ("errors", "schema", "records", "config", "storage", "inert"),
     "work": (
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
         "checkpoint",
-        "rounds",
+        *("rounds", "release"),
     ),
     "wiring": ("containment", "stages", "pipeline"),
     "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench", "corpus", "reparse", "review"),
+        *("bench", "corpus", "reparse", "review", "export"),
     ),
     "skin": ("cli",),
 }
@@ -54,7 +54,17 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"config", "recipes", "checkpoint"},
     "boto3": {"storage"},
     "polars": {
-        *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
+        *(
+            "manifest",
+            "store",
+            "metrics",
+            "relabel",
+            "show",
+            "evaluate",
+            "leaderboard",
+            "bench",
+            "export",
+        ),
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},
