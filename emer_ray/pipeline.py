@@ -25,7 +25,6 @@ from emer_ray import (
     prompts,
     recipes,
     stages,
-    storage,
     weights,
 )
 from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
@@ -586,7 +585,9 @@ def _model_parts(model: ModelConfig) -> dict[str, Any]:
         places = openai_backend().NOT_RESULTS
         found["options"] = {k: item for k, item in model.options.items() if k not in places}
     if model.backend == "replay":  # the stored answers decide, not where they lie
-        found["model"] = hashlib.sha256(storage.read(model.model)).hexdigest()[:16]
+        from emer_ray.reason.replay import contents
+
+        found["model"] = hashlib.sha256(contents(model.model)).hexdigest()[:16]
     if model.backend == "transformers":
         found["model"] = checkpoint.identity(model)
     return found

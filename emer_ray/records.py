@@ -32,6 +32,9 @@ order, a number, a sentiment, any text."""
 Frames = npt.NDArray[np.uint8]
 Pcm = npt.NDArray[np.float32]
 
+NOTHING = "nothing"
+"""`Reply.finish` of who was asked and has nothing to say: no answer, and no failure either."""
+
 AUDIO_HZ = 16_000
 """Rate of every decoded sound in the project."""
 

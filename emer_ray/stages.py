@@ -26,6 +26,7 @@ from emer_ray.metrics import lexicon
 from emer_ray.metrics.wheels import MAPPINGS
 from emer_ray.reason import Reasoner, Seat
 from emer_ray.records import (
+    NOTHING,
     Answer,
     Clip,
     Clues,
@@ -322,7 +323,10 @@ class Reason:
     def _answered(
         self, row: Row, ask: "Ask", replies: Sequence[Reply | ClipError], each_s: float
     ) -> Row | ClipError:
-        """Keep the answers; a clip fails where no sample was answered."""
+        """Keep the answers; a clip fails where no sample was answered.
+
+        Who has nothing to say leaves no answer, as a step that was not asked.
+        """
         given = [
             asdict(
                 Answer(
@@ -337,7 +341,7 @@ class Reason:
                 )
             )
             for request, reply in zip(ask.requests, replies, strict=True)
-            if not isinstance(reply, ClipError)
+            if not isinstance(reply, ClipError) and reply.finish != NOTHING
         ]
         notes = list(row["notes"])
         notes += [
@@ -351,7 +355,7 @@ class Reason:
             for note in reply.notes
         ]
         lost = [reply for reply in replies if isinstance(reply, ClipError)]
-        if not given:
+        if not given and lost:
             return lost[0]
         notes += [f"step {self._question.step}: a sample failed as {e.kind}: {e}" for e in lost]
         return {"answers": [*(row.get("answers") or ()), *given], "notes": notes}

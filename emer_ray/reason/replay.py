@@ -1,8 +1,9 @@
 """Answers that somebody stored, as if a model gave them now: third-party systems in our pipeline.
 
-`models.<name>.model` names a CSV, JSONL, JSON, Parquet or npz file with a row per clip. Columns are
-known by the names that the field uses; others are named by `options.columns`. An npz is read
-without pickle: two arrays of strings (`filenames` and `fileitems`), or one array per clip.
+`models.<name>.model` names a CSV, JSONL, JSON, Parquet or npz file with a row per clip, a run
+directory, or the merged round of a review. Columns are known by the names that the field uses;
+others are named by `options.columns`. An npz is read without pickle: two arrays of strings
+(`filenames` and `fileitems`), or one array per clip.
 """
 
 import csv
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from emer_ray import storage
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError
-from emer_ray.records import Reply, Request
+from emer_ray.records import NOTHING, Reply, Request
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "id": ("clip_id", "name", "names", "filenames", "filename"),
@@ -28,6 +29,9 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         *("explanation", "reason", "reasons", "description", "text"),
         *("english", "chinese", "chi_reasons", "eng_reasons"),
     ),
+    "visual": ("visual_clues", "visual"),
+    "acoustic": ("acoustic_clues", "acoustic"),
+    "lexical": ("lexical_clues", "lexical"),
     "labels": ("labels", "openset", "label_ov", "fileitems"),
     "one_hot": ("one_hot", "label", "emotion"),
     "ranking": ("ranking",),
@@ -35,6 +39,10 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "sentiment": ("sentiment",),
 }
 """What a column may hold, and the names under which it is known, the first found winning."""
+
+ENDINGS: Final = ("csv", "jsonl", "ndjson", "json", "parquet", "npz")
+
+CLUES: Final = ("visual", "acoustic", "lexical")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,10 @@ class ReplayReasoner:
         row = self._rows.get(request.clues.clip_id)
         if row is None:
             return ClipError("no_answer", f"{self._uri} has no row for this clip")
+        if request.form in CLUES and request.form in row:
+            said = " ".join(clue["text"] for clue in _clues(row[request.form]))
+            # the file speaks of such clues and has none here: that is known, not missing
+            return Reply(raw=said) if said else Reply(raw="", finish=NOTHING, notes=(_NONE,))
         raw = _raw(row, request.form)
         if raw is None:
             return ClipError(
@@ -85,6 +97,21 @@ class ReplayReasoner:
         """Nothing to release."""
 
 
+_NONE: Final = "the stored answer says that there is none"
+
+
+def _clues(cell: Any) -> list[dict[str, Any]]:
+    """Read clues: a list as a run has it, a list of texts (also as JSON in a cell), or one text."""
+    if isinstance(cell, str) and cell.startswith("["):
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            cell = [cell]
+    listed: list[Any] = [cell] if isinstance(cell, str) else list(cell or ())
+    clues = [{"text": item, "evidence": []} if isinstance(item, str) else item for item in listed]
+    return [clue for clue in clues if str(clue["text"]).strip()]
+
+
 def _raw(row: Mapping[str, Any], form: str) -> str | None:
     if row.get("answer"):
         return str(row["answer"])
@@ -92,7 +119,8 @@ def _raw(row: Mapping[str, Any], form: str) -> str | None:
         case "explanation":
             if row.get("labels") is None:
                 return None
-            said = {"explanation": row.get("text") or "", "labels": row["labels"]}
+            clues = {f"{sense}_clues": _clues(row[sense]) for sense in CLUES if sense in row}
+            said = {**clues, "explanation": row.get("text") or "", "labels": row["labels"]}
             return json.dumps(said, ensure_ascii=False)
         case "labels":
             if row.get("labels") is None:
@@ -140,7 +168,9 @@ def load(uri: str, named: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _read(uri: str) -> list[dict[str, Any]]:
-    ending = uri.rsplit(".", 1)[-1].lower()
+    ending = uri.rsplit("/", 1)[-1].rpartition(".")[2].lower()
+    if ending not in ENDINGS:
+        return _run(uri)
     data = storage.read(uri)
     try:
         match ending:
@@ -157,7 +187,40 @@ def _read(uri: str) -> list[dict[str, Any]]:
                 return _npz(uri, data)
     except (ValueError, pa.ArrowInvalid, csv.Error) as error:
         raise ConfigError(f"{uri}: not a readable {ending} file ({error})") from None
-    raise ConfigError(f"{uri}: give a csv, jsonl, json, parquet or npz file")
+    raise AssertionError(ending)
+
+
+def contents(uri: str) -> bytes:
+    """Give what decides a replay's answers: a file's bytes, or a run's parts with their sizes.
+
+    A part's name holds the fingerprint it was made under.
+    """
+    if uri.rsplit("/", 1)[-1].rpartition(".")[2].lower() in ENDINGS:
+        return storage.read(uri)
+    parts = sorted(
+        f"{entry.uri.rsplit('/', 1)[-1]} {entry.size}"
+        for entry in storage.listing(storage.join(uri, "explanations"))
+    )
+    return "\n".join(parts).encode()
+
+
+def _run(uri: str) -> list[dict[str, Any]]:
+    """Read the explanations of a run directory; of a clip that was tried again the last one."""
+    names = [
+        entry.uri
+        for entry in storage.listing(storage.join(uri, "explanations"))
+        if entry.uri.endswith(".parquet")
+    ]
+    if not names:
+        raise ConfigError(
+            f"{uri}: neither a run directory with explanations nor a {', '.join(ENDINGS)} file"
+        )
+    wanted = ["clip_id", "attempt", "explanation", "labels", *(f"{name}_clues" for name in CLUES)]
+    tables = (pq.read_table(pa.BufferReader(storage.read(name)), columns=wanted) for name in names)
+    rows = sorted(
+        (row for table in tables for row in table.to_pylist()), key=lambda r: r["attempt"]
+    )
+    return list({row["clip_id"]: row for row in rows}.values())
 
 
 def _plain(found: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from emer_ray import parse, prompts
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError
 from emer_ray.reason.replay import ReplayReasoner
-from emer_ray.records import Answer, AnswerForm, Clues, Reply
+from emer_ray.records import NOTHING, Answer, AnswerForm, Clues, Reply
+from tests import run_directory
 
 
 def replayed(path: Path, form: AnswerForm, clip_id: str = "a", **columns: str) -> Any:
@@ -109,5 +110,33 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no column 'x'"):
         read(path, "labels", labels="x")
     (tmp_path / "x.txt").write_text("a")
-    with pytest.raises(ConfigError, match="give a csv, jsonl, json, parquet or npz"):
+    with pytest.raises(ConfigError, match="neither a run directory with explanations nor a csv"):
         read(tmp_path / "x.txt", "labels")
+
+
+def test_a_run_and_a_merged_round_are_replayed_with_their_clues(tmp_path: Path) -> None:
+    run = Path(
+        run_directory.write(
+            tmp_path / "run",
+            [
+                {
+                    **{"clip_id": "a", "video_uri": "a.mp4", "visual": ["He nods.", "He smiles."]},
+                    **{"explanation": "He agrees.", "labels": [("glad", 0.5)]},
+                },
+                {"clip_id": "gone", "video_uri": "b.mp4", "failed": "corrupt"},
+            ],
+        )
+    )
+    whole = read(run, "explanation").explanation
+    assert whole is not None
+    assert [clue.text for clue in whole.visual_clues] == ["He nods.", "He smiles."]
+    assert [(label.label, label.support) for label in whole.labels] == [("glad", 0.5)]
+    assert read(run, "visual").text == "He nods. He smiles."
+    assert read(run, "account").text == "He agrees."
+    # the run knows of acoustic clues, and this clip has none: no failure, and no answer
+    assert (replayed(run, "acoustic").raw, replayed(run, "acoustic").finish) == ("", NOTHING)
+    assert replayed(run, "visual", "gone").kind == "no_answer"
+    cells = tmp_path / "cells.csv"
+    cells.write_text('clip_id,visual,labels\na,"[""One."", ""Two.""]",\nb,Just this.,\n')
+    assert read(cells, "visual").text == "One. Two."
+    assert replayed(cells, "visual", "b").raw == "Just this."
