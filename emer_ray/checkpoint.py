@@ -47,6 +47,9 @@ FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.ggu
 """What is taken from a bucket or the hub: no pickles."""
 CODE: Final = ("*.py",)
 
+LANGUAGE_ONLY: Final = frozenset({"split", "batch_tokens", "max_prompt_tokens", "generate"})
+"""Options that no tower's output depends on."""
+
 SAYING: Final = ("config.json", "generation_config.json", "model.safetensors.index.json")
 
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -116,6 +119,12 @@ def folder(model: str, revision: str | None, cache: Path, *, code: bool = False)
             f"every node and every resume loads the same weights"
         )
     return _from_hub(model, revision, patterns)
+
+
+def local_folder(model: ModelConfig, cache: Path) -> Path:
+    """Give the local folder of a configured model's checkpoint (see `folder`)."""
+    code = TransformersOptions.of(model).trust_remote_code
+    return folder(model.model, model.revision, cache, code=code)
 
 
 def _from_hub(model: str, revision: str, patterns: Sequence[str]) -> Path:

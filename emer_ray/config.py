@@ -44,7 +44,7 @@ class InputConfig(_Section):
     allow_http: bool = False
     """Accept http(s) URIs; link-local, loopback and private hosts stay refused."""
     answers: str | None = None
-    """Run directory whose equal steps are reused."""
+    """Run directory whose equal steps are reused: their answers, and embeddings it kept."""
 
 
 class OutputConfig(_Section):
@@ -56,6 +56,8 @@ class OutputConfig(_Section):
     in_flight: Count | None = None
     """Shards under way at a time, decoded and not yet written: what a stop may have to do again.
     Left out: four per actor."""
+    embeddings: bool = False
+    """Keep what a split model's towers make of each clip, for later runs with other prompts."""
     snapshot_clips: Count = 10_000
     """The driver rolls an index snapshot after this many receipts."""
 

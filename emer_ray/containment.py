@@ -74,7 +74,7 @@ def through(
     `work` answers every row with the columns it adds or replaces, or with a ClipError; a failed row
     passes through untouched. Columns in `drops` are empty afterwards.
     """
-    rows = _rows(table)
+    rows = rows_of(table)
     living = [number for number, row in enumerate(rows) if row["kind"] is None]
     answered = _guarded([rows[number] for number in living], stage, work, guard or Guard())
     answers = dict(zip(living, answered, strict=True))
@@ -145,7 +145,8 @@ def _merged(
     return pa.table(columns, schema=to)
 
 
-def _rows(table: pa.Table) -> list[Row]:
+def rows_of(table: pa.Table) -> list[Row]:
+    """Read a table as rows; heavy columns are views of its buffers, not copies."""
     heavy = [name for name in HEAVY if name in table.schema.names]
     rows: list[Row] = table.drop_columns(heavy).to_pylist()
     for name in heavy:

@@ -33,6 +33,7 @@ from emer_ray.reason import Seat
 from emer_ray.reason.baselines import Baselines
 from emer_ray.reason.fake import FakeOptions
 from emer_ray.records import Modality, ModelUsed, Provenance
+from emer_ray.store import embeddings
 
 SPARE_CPUS = 1.0
 """Left to Ray Data's own tasks, which starve where actors hold every CPU (peers §3, row 3)."""
@@ -135,13 +136,20 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
         ),
     ]
     seats = _seats(config, recipe, models, start)
+    hashes = _towers_hashes(config, recipe)
+    if config.output.embeddings and not hashes:
+        raise ConfigError(
+            f"output.embeddings: no model of recipe {recipe.name!r} has towers in a pool of their "
+            f"own; set models.{recipe.steps[0].model}.options.split = true (transformers backend)"
+        )
     asked = {step.name: _asked(step) for step in recipe.steps}
     for number, step in enumerate(recipe.steps):
         model = models[step.model]
         before = recipe.steps[number - 1].model if number else None
         after = [later.model for later in recipe.steps[number + 1 : number + 2]]
-        if is_split(model) and step.model != before:
-            name = f"{step.model}_towers"
+        looked_at = _looked_at(recipe, step.model)
+        if is_split(model) and step.model != before and looked_at:
+            name = towers_of(step.model)
             flow.append(
                 Step(
                     name=name,
@@ -149,9 +157,13 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
                     settings={
                         "step": name,
                         "model": model,
-                        "modalities": _looked_at(recipe, step.model),
+                        "modalities": looked_at,
+                        "asked": _lookers(recipe, step.model),
+                        "towers_hash": hashes[name],
+                        "keep_in": start.run if config.output.embeddings else None,
                         "guard": guard(name),
                         "drops": containment.MEDIA if last_reader == step.name else (),
+                        "earlier": start.earlier,
                     },
                     pool=name,
                 )
@@ -207,10 +219,44 @@ def is_split(model: ModelConfig) -> bool:
     return checkpoint.TransformersOptions.of(model).split
 
 
+def towers_of(model: str) -> str:
+    """Name the step and the pool of a model's towers."""
+    return f"{model}_towers"
+
+
 def _looked_at(recipe: recipes.Recipe, model: str) -> tuple[Modality, ...]:
     """Name what any step of a model looks at or listens to: its towers encode no more."""
     asked = {m for step in recipe.steps if step.model == model for m in step.modalities}
     return tuple(m for m in ("video", "audio") if m in asked)
+
+
+def _lookers(recipe: recipes.Recipe, model: str) -> tuple[str, ...]:
+    """Name the steps of a model that look or listen."""
+    mine = (step for step in recipe.steps if step.model == model)
+    return tuple(step.name for step in mine if {"video", "audio"} & set(step.modalities))
+
+
+def _towers_hashes(config: RunConfig, recipe: recipes.Recipe) -> dict[str, str]:
+    """Hash what each split model's embeddings depend on but the clip, by the name of its towers."""
+    hashes = {}
+    for name in dict.fromkeys(step.model for step in recipe.steps):
+        model = _model(config, name)
+        looked_at = _looked_at(recipe, name)
+        if is_split(model) and looked_at:
+            options = checkpoint.TransformersOptions.of(model)
+            hashes[towers_of(name)] = digest(
+                {
+                    "results_version": RESULTS_VERSION,
+                    "model": [checkpoint.identity(model), model.revision],
+                    "options": options.model_dump(
+                        mode="json", exclude=set(checkpoint.LANGUAGE_ONLY)
+                    ),
+                    "modalities": looked_at,
+                    "media": _media_parts(config),
+                    "faults": config.faults.get(towers_of(name)),
+                }
+            )
+    return hashes
 
 
 def _asked(step: recipes.RecipeStep) -> parse.Asked:
@@ -595,11 +641,11 @@ def _model_parts(model: ModelConfig) -> dict[str, Any]:
 
 def step_hashes(config: RunConfig) -> dict[str, str]:
     """Hash each step with everything its answer depends on but the clip: two runs with one hash
-    give one answer (`input.answers`).
+    give one answer (`input.answers`). Towers are steps here: their answer is embeddings.
     """
     recipe = recipe_of(config)
     perception = _encoded_for(recipe, config.models).backend
-    hashes: dict[str, str] = {}
+    hashes = _towers_hashes(config, recipe)
     for step in recipe.steps:
         looks = {"video", "audio"} & set(step.modalities)
         hashes[step.name] = digest(
@@ -621,25 +667,46 @@ def step_hashes(config: RunConfig) -> dict[str, str]:
 def taken_over(config: RunConfig, hashes: Mapping[str, str]) -> stages.Earlier:
     """Choose what `input.answers` spares, given the step hashes of that run.
 
-    Raises ConfigError when no step is equal there.
+    Raises ConfigError when no step is equal there and no embeddings are kept.
     """
+    run = config.input.answers
+    assert run is not None
     recipe, mine = recipe_of(config), step_hashes(config)
-    equal = frozenset(name for name, own in mine.items() if hashes.get(name) == own)
-    if not equal:
+    equal = frozenset(
+        step.name for step in recipe.steps if hashes.get(step.name) == mine[step.name]
+    )
+    towers = {
+        name: own
+        for name, own in _towers_hashes(config, recipe).items()
+        if own in hashes.values() and embeddings.shards(run, own)
+    }
+    if not equal and not towers:
         raise ConfigError(
-            f"input.answers: {config.input.answers} has no step that is asked exactly as here "
-            f"(here: {', '.join(mine)}; there: {', '.join(hashes) or 'none'}); compare recipe, "
-            f"prompts, models and media settings, or leave the key out"
+            f"input.answers: {run} has no step that is asked exactly as here "
+            f"(here: {', '.join(mine)}; there: {', '.join(hashes) or 'none'}) and keeps no "
+            f"embeddings that fit; compare recipe, prompts, models and media settings, or leave "
+            f"the key out"
         )
-    looking = {
-        step.name
+    looking = [
+        step
         for step in recipe.steps
         if {"video", "audio"} & set(step.modalities)
         or config.models[step.model].backend == "embedded"
-    }
+    ]
     return stages.Earlier(
-        run=config.input.answers, steps=equal, facts=bool(looking) and looking <= equal
+        run=run,
+        steps=equal,
+        facts=bool(looking) and {step.name for step in looking} <= equal,
+        towers=tuple(towers.values()),
+        embedded=bool(looking) and all(towers_of(step.model) in towers for step in looking),
     )
+
+
+def kept_shards(earlier: stages.Earlier) -> set[int]:
+    """List the shards of an earlier run that keep the embeddings of all its towers."""
+    if earlier.run is None or not earlier.towers:
+        return set()
+    return set.intersection(*(embeddings.shards(earlier.run, each) for each in earlier.towers))
 
 
 def fingerprint(config: RunConfig) -> str:

@@ -185,12 +185,15 @@ def _relabel(
         progress = dataclasses.replace(progress, started=time.monotonic())
         in_flight = pipeline.in_flight(config, pools)
         start["choices"]["output.in_flight"] = {"value": in_flight, "why": "shards under way"}
-        clips = index.with_earlier(placed, earlier.run) if earlier.run else placed
+        clips = placed
+        if earlier.run:
+            clips = index.with_earlier(placed, earlier.run, pipeline.kept_shards(earlier))
         if earlier.run:
             start["reused"] = {
                 "run": earlier.run,
                 "steps": sorted(earlier.steps),
                 "clips": clips.filter("present")["earlier_part"].count(),
+                "embedded": clips.filter("present")["earlier_shard"].count(),
             }
         record.save(run, journal)
         receipts = _receipts(pools, clips, shards, in_flight)

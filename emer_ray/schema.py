@@ -211,6 +211,13 @@ EARLIER_PART = _field(
     nullable=True,
 )
 
+EARLIER_SHARD = _field(
+    "earlier_shard",
+    pa.int32(),
+    "Shard of `input.answers` that keeps embeddings of the same media; null = none does",
+    nullable=True,
+)
+
 STAGE = _field(
     "stage", pa.string(), "Stage a clip failed in; null while it has not failed", nullable=True
 )
@@ -289,6 +296,18 @@ TENSORS = _field(
     ),
     "Names, types and shapes of what `embeddings` holds",
     nullable=True,
+)
+POOLED = _field(
+    "pooled",
+    _list(
+        pa.struct(
+            [
+                pa.field("name", pa.string(), nullable=False),
+                pa.field("values", _list(pa.float32()), nullable=False),
+            ]
+        )
+    ),
+    "One vector per modality that the towers embedded: the mean over its tokens",
 )
 NOTES = _field(
     "notes", _list(pa.string()), "What was not available for this clip, and why", nullable=True
@@ -465,7 +484,7 @@ CLIPS: Final = pa.schema(
     [
         *(CLIP_ID, SHARD, SHARD_CLIPS, ATTEMPT, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS),
         *(SUBTITLE_ZH, SUBTITLE_EN, LICENCE_TAG, COMPOSITE, STAGE, KIND, MESSAGE, WORKER),
-        EARLIER_PART,
+        *(EARLIER_PART, EARLIER_SHARD),
     ]
 )
 """What enters the pipeline."""
@@ -513,6 +532,16 @@ FAILURES: Final = pa.schema(
 )
 """A part of `failures/`: what was known of the clip when it failed, so that a better parser can
 read its answers again."""
+
+KEPT: Final = pa.schema(
+    [CLIP_ID, *(field.with_nullable(False) for field in (FRAME_TIMES_S, MEDIA_FACTS)), POOLED]
+)
+"""`embeddings/…/N.vectors.parquet`: what is light of a clip's kept embeddings."""
+
+KEPT_TENSORS: Final = pa.schema(
+    [CLIP_ID, *(field.with_nullable(False) for field in (TENSORS, EMBEDDINGS))]
+)
+"""`embeddings/…/N.parquet`: the embeddings themselves."""
 
 INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD])
 """A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from emer_ray import checkpoint, parse, prompts, schema, weights
 from emer_ray.config import Fault, MediaConfig, ModelConfig, digest
-from emer_ray.containment import HEAVY, Guard, Row, Work, through
+from emer_ray.containment import HEAVY, Guard, Row, Work, rows_of, through
 from emer_ray.encode import Encoder, Passthrough
 from emer_ray.errors import ClipError, ModelError
 from emer_ray.media import Decoder
@@ -41,7 +41,10 @@ from emer_ray.records import (
     Request,
     Tensor,
 )
-from emer_ray.store import drain, parts
+from emer_ray.store import drain, embeddings, parts
+
+if TYPE_CHECKING:
+    from emer_ray.encode.transformers import Towers
 
 NO_GUARD: Final = Guard()
 
@@ -63,6 +66,11 @@ class Earlier:
     """Steps that are asked there exactly as here, of the same inputs."""
     facts: bool = False
     """Every step that looks or listens is among them, so that media need not be decoded."""
+    towers: tuple[str, ...] = ()
+    """Hashes of this run's towers whose embeddings are kept there."""
+    embedded: bool = False
+    """Every step that looks or listens asks a model with such towers: media whose embeddings are
+    kept need not be decoded."""
 
 
 NOTHING_EARLIER: Final = Earlier()
@@ -79,6 +87,32 @@ class Rows:
     def __init__(self, earlier: Earlier) -> None:
         self._earlier = earlier
         self._part: tuple[str, dict[str, Row]] = ("", {})
+        self._kept: dict[tuple[str, bool], tuple[int, dict[str, Row]]] = {}
+
+    def media(self, row: Row) -> Row | None:
+        """Give what is known of the clip's media, where nobody need decode them again."""
+        if (found := self.facts(row)) is not None:
+            return found
+        if not self._earlier.embedded:
+            return None
+        kept = [self._kept_row(row, towers, light=True) for towers in self._earlier.towers]
+        return kept[0] if all(kept) else None
+
+    def embeddings(self, row: Row, towers: str) -> Row | None:
+        """Give what these towers made of the clip's media, where it is kept."""
+        if towers not in self._earlier.towers:
+            return None
+        return self._kept_row(row, towers, light=False)
+
+    def _kept_row(self, row: Row, towers: str, *, light: bool) -> Row | None:
+        run, shard = self._earlier.run, row["earlier_shard"]
+        if run is None or shard is None:
+            return None
+        held = self._kept.get((towers, light))
+        if held is None or held[0] != shard:
+            held = (shard, embeddings.read(run, towers, shard, light=light))
+            self._kept[towers, light] = held
+        return held[1].get(row["clip_id"])
 
     def facts(self, row: Row) -> Row | None:
         """Give the clip's earlier row, where its media need not be looked at again."""
@@ -149,7 +183,7 @@ class Decode:
         return through(table, stage="decode", to=schema.DECODED, work=self._work, drops=self._drops)
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
-        return unless_known(rows, self._earlier.facts, MEDIA_FACTS, self._decode)
+        return unless_known(rows, self._earlier.media, MEDIA_FACTS, self._decode)
 
     def _decode(self, rows: list[Row]) -> list[Row | ClipError]:
         decoded = self._decoder([_clip(row) for row in rows])
@@ -206,22 +240,39 @@ class Embed:
         step: str,
         model: ModelConfig,
         modalities: Collection[Modality],
+        asked: Collection[str],
+        towers_hash: str,
+        keep_in: str | None,
         guard: Guard,
         drops: Collection[str],
+        earlier: Earlier = NOTHING_EARLIER,
     ) -> None:
-        from emer_ray.encode.transformers import Towers
-
-        options = checkpoint.TransformersOptions.of(model)
-        path = checkpoint.folder(
-            model.model, model.revision, weights.cache_dir(), code=options.trust_remote_code
-        )
+        """`asked` are the steps that look through these towers; `keep_in` is a run directory."""
         self._step = step
-        self._towers = Towers(path=path, options=options, modalities=modalities)
+        self._model = model
+        self._modalities = modalities
+        self._asked = asked
+        self._hash = towers_hash
+        self._keep_in = keep_in
         self._guard = guard
         self._drops = drops
+        self._earlier = Rows(earlier)
+        self._towers: Towers | None = None
+        if earlier.run is None:
+            self._loaded()
+
+    def _loaded(self) -> "Towers":
+        """Load the towers; where embeddings are taken over, only when a clip has none."""
+        if self._towers is None:
+            from emer_ray.encode.transformers import Towers
+
+            options = checkpoint.TransformersOptions.of(self._model)
+            path = checkpoint.local_folder(self._model, weights.cache_dir())
+            self._towers = Towers(path=path, options=options, modalities=self._modalities)
+        return self._towers
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return through(
+        table = through(
             table,
             stage=self._step,
             to=table.schema,
@@ -229,13 +280,32 @@ class Embed:
             drops=self._drops,
             guard=self._guard,
         )
+        if self._keep_in is not None:
+            self._keep(self._keep_in, table)
+        return table
+
+    def _keep(self, run: str, table: pa.Table) -> None:
+        kept = table.filter(pc.is_valid(table["embeddings"]))
+        if kept.num_rows:
+            columns = ["clip_id", "frame_times_s", "media", "tensors", "embeddings"]
+            shard = kept["shard"][0].as_py()
+            embeddings.write(run, self._hash, shard, rows_of(kept.select(columns)))
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
-        found = self._towers.embed([_decoded_clip(row) for row in rows])
+        return unless_known(rows, self._known, ("embeddings", "tensors"), self._embed)
+
+    def _known(self, row: Row) -> Row | None:
+        if all(self._earlier.answers(row, step) for step in self._asked):
+            return {"embeddings": None, "tensors": None}  # nobody will look
+        return self._earlier.embeddings(row, self._hash)
+
+    def _embed(self, rows: list[Row]) -> list[Row | ClipError]:
+        found = self._loaded().embed([_decoded_clip(row) for row in rows])
         return [item if isinstance(item, ClipError) else _tensor_row(item) for item in found]
 
     def close(self) -> None:
-        self._towers.close()
+        if self._towers is not None:
+            self._towers.close()
 
 
 class Reason:
@@ -261,12 +331,20 @@ class Reason:
         self._guard = guard
         self._drops = drops
         self._earlier = Rows(earlier)
-        # neighbouring steps of one model share it: it is loaded once per actor
-        models = {} if shared is None else shared
-        key = digest(model.model_dump(mode="json"))
-        if key not in models:
-            models[key] = make_reasoner(model, seat)
-        self._reasoner = models[key]
+        self._seat = seat
+        self._models = {} if shared is None else shared
+        self._key = digest(model.model_dump(mode="json"))
+        if question.step not in earlier.steps:
+            self._reasoner()
+
+    def _reasoner(self) -> Reasoner:
+        """Load the model, or take the one that a neighbouring step has loaded in this actor.
+
+        Where answers are taken over, only when a clip has none.
+        """
+        if self._key not in self._models:
+            self._models[self._key] = make_reasoner(self._model, self._seat)
+        return self._models[self._key]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return through(
@@ -282,7 +360,7 @@ class Reason:
         asked = [self._requests(row) for row in rows]
         requests = [request for item in asked if isinstance(item, Ask) for request in item.requests]
         started = time.perf_counter()
-        replies = self._reasoner.explain(requests) if requests else []
+        replies = self._reasoner().explain(requests) if requests else []
         if len(replies) != len(requests):
             raise AssertionError(f"{len(requests)} requests, {len(replies)} replies")
         each_s = (time.perf_counter() - started) / max(1, len(requests))
@@ -361,7 +439,8 @@ class Reason:
         return {"answers": [*(row.get("answers") or ()), *given], "notes": notes}
 
     def close(self) -> None:
-        self._reasoner.close()
+        if self._key in self._models:
+            self._models[self._key].close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -525,9 +604,7 @@ def make_reasoner(model: ModelConfig, seat: Seat) -> Reasoner:
             from emer_ray.reason.transformers import TransformersReasoner
 
             options = checkpoint.TransformersOptions.of(model)
-            path = checkpoint.folder(
-                model.model, model.revision, weights.cache_dir(), code=options.trust_remote_code
-            )
+            path = checkpoint.local_folder(model, weights.cache_dir())
             return TransformersReasoner(path=path, model=model, options=options)
 
 

@@ -64,8 +64,6 @@ CHAT = (
     "{% else %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SMALL_PICTURE = {"videos_kwargs": {"size": {"shortest_edge": 56 * 56, "longest_edge": 8 * 112**2}}}
-"""Processor settings for `models.<name>.options.processor`: the classes' own make long prompts."""
 
 
 def tokenizer(scratch: Path) -> Qwen2TokenizerFast:

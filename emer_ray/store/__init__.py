@@ -5,6 +5,7 @@ run.json            resolved config, fingerprint, versions, choices with reasons
 manifest.parquet    canonical copy of the manifest with the clip -> shard table
 explanations/       one part per shard: the clips that are ok
 failures/           one part per shard: the clips that failed
+embeddings/         what the towers of split models made of clips, when asked for
 index/              snapshots of what happened to every clip, rolled by the driver
 claims/             marks of work in progress; empty after a clean run
 lease.json          which driver is at work

@@ -6,7 +6,7 @@ Work is identified by clip id and shard, never by a block, a file count or an or
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,10 +24,8 @@ READERS = 16
 """Parts fetched at a time; object stores answer in parallel, local disks do not mind."""
 
 _EMPTY: Final[pl.DataFrame] = pl.DataFrame(pl.from_arrow(schema.INDEX.empty_table()))
-_SEEN: Final = (
-    *("video_uri", "audio_uri", "start_s", "end_s", "crop", "fps"),
-    *("subtitle_zh", "subtitle_en"),
-)
+_MEDIA: Final = ("video_uri", "audio_uri", "start_s", "end_s", "crop", "fps")
+_SEEN: Final = (*_MEDIA, "subtitle_zh", "subtitle_en")
 """Columns of a manifest that decide what a model sees of a clip."""
 _SNAPSHOT = re.compile(r"index/(\d{6,})\.parquet")
 
@@ -224,7 +222,8 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
     light = [name for name in schema.CLIPS.names if name in schema.MANIFEST.names]
     blank = ("stage", "kind", "message", "worker")
     if "earlier_part" not in manifest.columns:
-        manifest = manifest.with_columns(earlier_part=pl.lit(None, pl.String))
+        nothing = {"earlier_part": pl.lit(None, pl.String), "earlier_shard": pl.lit(None, pl.Int32)}
+        manifest = manifest.with_columns(**nothing)
     return (
         manifest.filter("present")
         .with_columns(shard=pl.col("shards").list.last(), attempt=pl.col("shards").list.len())
@@ -234,6 +233,7 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
             *light,
             "shard",
             "earlier_part",
+            "earlier_shard",
             pl.len().over("shard").cast(pl.Int32).alias("shard_clips"),
             pl.col("attempt").cast(pl.Int32),
             *[pl.lit(None, pl.String).alias(name) for name in blank],
@@ -242,10 +242,11 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
     )
 
 
-def with_earlier(manifest: pl.DataFrame, run: str) -> pl.DataFrame:
+def with_earlier(manifest: pl.DataFrame, run: str, kept: Collection[int] = ()) -> pl.DataFrame:
     """Name for each clip the part of another run that holds its explanation (`earlier_part`).
 
-    Only where everything that a model saw of it is equal there: media, window, crop, words.
+    Only where everything that a model saw of it is equal there: media, window, crop, words. Where
+    the media are, `earlier_shard` is the clip's last shard among `kept`, those with embeddings.
     """
     before = load_manifest(run)
     if before is None:
@@ -255,9 +256,17 @@ def with_earlier(manifest: pl.DataFrame, run: str) -> pl.DataFrame:
     known = before.select("clip_id", *seen).join(
         ok.select("clip_id", earlier_part="part"), on="clip_id"
     )
-    return manifest.join(
-        known, on=["clip_id", *seen], how="left", nulls_equal=True, maintain_order="left"
+    media = [name for name in _MEDIA if name in before.columns]
+    embedded = before.select(
+        "clip_id",
+        *media,
+        earlier_shard=pl.col("shards").list.filter(pl.element().is_in(sorted(kept))).list.last(),
     )
+    for found, on in ((known, seen), (embedded, media)):
+        manifest = manifest.join(
+            found, on=["clip_id", *on], how="left", nulls_equal=True, maintain_order="left"
+        )
+    return manifest
 
 
 def shard_tables(clips: pl.DataFrame) -> list[pa.Table]:

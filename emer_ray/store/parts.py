@@ -54,6 +54,14 @@ def serialise(table: pa.Table) -> bytes:
 
 def check(data: bytes, part: str) -> None:
     """Refuse a part whose bytes are not those its footer was written over, or of a wrong schema."""
+    found = intact(data, part)
+    folder: Folder = "explanations" if part.startswith("explanations/") else "failures"
+    if not found.equals(SCHEMAS[folder]):
+        raise RunDirError(f"part {part}: columns differ from this version's {folder} schema")
+
+
+def intact(data: bytes, part: str) -> pa.Schema:
+    """Give the schema of a file whose bytes are those its footer was written over."""
     try:
         footer = pq.read_metadata(pa.BufferReader(data))
         written = (footer.metadata or {}).get(_HASH_KEY.encode(), b"").decode()
@@ -63,9 +71,7 @@ def check(data: bytes, part: str) -> None:
         raise RunDirError(f"part {part}: not a Parquet file ({error})") from None
     if hashlib.sha256(body).hexdigest() != written:
         raise RunDirError(f"part {part}: its bytes do not match its own SHA-256")
-    folder: Folder = "explanations" if part.startswith("explanations/") else "failures"
-    if not found.equals(SCHEMAS[folder]):
-        raise RunDirError(f"part {part}: columns differ from this version's {folder} schema")
+    return found
 
 
 def write(

@@ -128,7 +128,7 @@ def test_equal_steps_of_another_run_are_not_asked_again(
         assert row["media"] == old[name]["media"]
         assert [label["label"] for label in row["labels"]] == ["happy", "grateful"]
     start = record.require(second["run"])["starts"][0]
-    assert start["reused"] == {"run": first["run"], "steps": ["explain"], "clips": 6}
+    assert start["reused"] == {"run": first["run"], "steps": ["explain"], "clips": 6, "embedded": 0}
 
     with pytest.raises(ConfigError, match="no step that is asked exactly as here"):
         relabel(

@@ -18,11 +18,11 @@ from emer_ray.relabel import relabel
 from emer_ray.runner import Cluster
 from emer_ray.store import index, record
 from tests import rows
+from tests.tiny_settings import SMALL
 
 pytestmark = [pytest.mark.ray, pytest.mark.transformers]
 
 DEMO = str(Path(emer_ray.__file__).parent / "demo_media" / "manifest.csv")
-SMALL = {"videos_kwargs": {"size": {"shortest_edge": 56 * 56, "longest_edge": 8 * 112**2}}}
 
 
 def model(path: Path, **options: Any) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import pytest
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError, ModelError
 from emer_ray.records import Clip, Clues, DecodedClip, MediaFacts, Part, Reply, Request, Tensor
+from tests.tiny_settings import SMALL
 
 pytestmark = pytest.mark.transformers
 
-SMALL = {"videos_kwargs": {"size": {"shortest_edge": 56 * 56, "longest_edge": 8 * 112**2}}}
 OMNI = ("omni25", "omni3")
 
 
