@@ -17,7 +17,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -211,16 +211,74 @@ def _files(base: str, patterns: Sequence[str]) -> list[tuple[str, storage.Entry]
 
 def takes(model: ModelConfig) -> frozenset[Modality]:
     """Tell what a configured model takes; everything, where its files cannot be read from here."""
-    try:
-        if storage.is_s3(model.model):
-            found = json.loads(storage.read(storage.join(model.model, "config.json")))
-        else:
-            found = settings(Path(model.model).expanduser())
-    except (ModelError, StorageError, json.JSONDecodeError):
+    found = _told(model, "config.json")
+    if found is None:
         if "gguf_file" in model.options.get("load", {}):
             return frozenset(("text",))
         return frozenset(("video", "audio", "text"))
     return frozenset(modalities(found))
+
+
+FRAME_PIXELS: Final = (128 * 28 * 28, 768 * 28 * 28)
+"""Least and most pixels that a Qwen processor makes of a frame, where its file does not say."""
+AUDIO_TOKENS_PER_S: Final = 25
+"""Of Qwen2.5-Omni and Qwen2-Audio; Qwen3-Omni makes half as many."""
+TYPICAL: Final[Mapping[str, Any]] = {
+    "vision_config": {"deepstack_visual_indexes": [0, 1, 2]},
+    "text_config": {"hidden_size": 4096},
+}
+"""Where a checkpoint's own files cannot be read from here."""
+
+
+def embedding_bytes(
+    model: ModelConfig,
+    seen: Collection[Modality],
+    *,
+    frames: int,
+    frame_pixels: float,
+    audio_s: float,
+) -> float:
+    """Estimate what the towers of a model send for one clip, in bytes, rather too much than less.
+
+    Vision tokens are sent once more for each inner layer whose features the family uses.
+    """
+    options = TransformersOptions.of(model)
+    found = _told(model, "config.json") or TYPICAL
+    inner = found.get("thinker_config", found)
+    vision = inner.get("vision_config", {})
+    dtype = options.embeddings_dtype if options.embeddings_dtype != "auto" else options.dtype
+    if dtype == "auto":
+        dtype = found.get("dtype") or inner.get("dtype") or "bfloat16"
+    width = inner.get("text_config", inner).get("hidden_size", 4096) * (
+        4 if dtype == "float32" else 2
+    )
+    total = 0.0
+    if "video" in seen:
+        shape = _told(model, "video_preprocessor_config.json") or {}
+        size = {**shape, **options.processor.get("videos_kwargs", {})}.get("size", {})
+        least = size.get("shortest_edge", FRAME_PIXELS[0])
+        most = size.get("longest_edge", FRAME_PIXELS[1])
+        pixels = max(least, min(most, frame_pixels, options.max_pixels or frame_pixels))
+        side = vision.get("patch_size", 14) * vision.get("spatial_merge_size", 2)
+        # rounding to whole tokens may add half of one at each end of a row and a column
+        per_side = math.sqrt(pixels) / side + 1
+        steps = -(-min(frames, options.max_frames or frames) // 2)
+        levels = 1 + len(vision.get("deepstack_visual_indexes", ()))
+        total += steps * per_side**2 * levels * width
+    if "audio" in seen:
+        total += min(audio_s, options.max_audio_s or audio_s) * AUDIO_TOKENS_PER_S * width
+    return total
+
+
+def _told(model: ModelConfig, name: str) -> Any:
+    """Read one of a checkpoint's JSON files where it lies; None where that cannot be done here."""
+    base = _base(model.model)
+    if not storage.is_s3(base) and not Path(base).is_dir():
+        return None
+    try:
+        return json.loads(storage.read(storage.join(base, name)))
+    except (StorageError, json.JSONDecodeError):
+        return None
 
 
 def processor(path: Path, options: TransformersOptions) -> Any:

@@ -9,6 +9,7 @@ gives equal tables.
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,19 @@ from emer_ray import (
     stages,
     weights,
 )
-from emer_ray.config import RESULTS_VERSION, ModelConfig, PoolConfig, RunConfig, digest
+from emer_ray.config import (
+    RESULTS_VERSION,
+    MediaConfig,
+    ModelConfig,
+    PoolConfig,
+    RunConfig,
+    digest,
+)
 from emer_ray.errors import ConfigError
 from emer_ray.reason import Seat
 from emer_ray.reason.baselines import Baselines
 from emer_ray.reason.fake import FakeOptions
-from emer_ray.records import Modality, ModelUsed, Provenance
+from emer_ray.records import AUDIO_HZ, Modality, ModelUsed, Provenance
 from emer_ray.store import embeddings
 
 SPARE_CPUS = 1.0
@@ -723,13 +731,47 @@ def needs_baselines(config: RunConfig) -> bool:
 def shard_clips(config: RunConfig, flow: Sequence[Step]) -> tuple[int, str]:
     """Choose the clips of a shard, with the reason: a shard travels between pools as one block."""
     wanted = config.output.shard_clips
-    heavy = flow[1].settings["drops"] == () or flow[0].pool != flow[1].pool
-    if not heavy:
+    clip_bytes, columns = _heaviest(config, flow)
+    if not clip_bytes:
         return wanted, "output.shard_clips; frames and sound do not leave the decoders' actors"
-    media = config.media
-    long_side = media.size_px if media.resize == "square" else media.size_px * 16 / 9
-    clip_mb = (media.frames * media.size_px * long_side * 3 + 20 * 16_000 * 4) / 2**20
-    fit = max(1, int(config.output.block_mb / clip_mb))
+    fit = max(1, int(config.output.block_mb * 2**20 / clip_bytes))
     if fit >= wanted:
         return wanted, "output.shard_clips"
-    return fit, f"{fit} clips of about {clip_mb:.1f} MB fill a block of {config.output.block_mb} MB"
+    return fit, (
+        f"{fit} clips with about {clip_bytes / 2**20:.1f} MB of {' and '.join(columns)} each fill "
+        f"a block of {config.output.block_mb} MB"
+    )
+
+
+def _heaviest(config: RunConfig, flow: Sequence[Step]) -> tuple[float, list[str]]:
+    """Estimate the bytes of a clip where most travel from one pool to the next, and of what."""
+    alive: dict[str, float] = {}
+    heaviest: tuple[float, list[str]] = (0.0, [])
+    for step, after in itertools.pairwise(flow):
+        if step.stage is stages.Decode:
+            alive = _media_bytes(config.media)
+        if step.stage is stages.Embed:
+            alive["embeddings"] = checkpoint.embedding_bytes(
+                step.settings["model"],
+                step.settings["modalities"],
+                frames=config.media.frames,
+                frame_pixels=_frame_pixels(config.media),
+                audio_s=TYPICAL_S,
+            )
+        for column in step.settings.get("drops", ()):
+            alive.pop(column, None)
+        if step.pool != after.pool:
+            heaviest = max(heaviest, (sum(alive.values()), list(alive)))
+    return heaviest
+
+
+TYPICAL_S = 20.0
+"""Seconds of a clip, for estimates of its sound."""
+
+
+def _frame_pixels(media: MediaConfig) -> float:
+    return media.size_px * (media.size_px if media.resize == "square" else media.size_px * 16 / 9)
+
+
+def _media_bytes(media: MediaConfig) -> dict[str, float]:
+    return {"frames": media.frames * _frame_pixels(media) * 3, "pcm": TYPICAL_S * AUDIO_HZ * 4}

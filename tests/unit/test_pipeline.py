@@ -87,6 +87,31 @@ def test_a_shard_fits_a_block_where_frames_travel() -> None:
     assert clips(fake(media={"frames": 999, "size_px": 2000})) == 1
 
 
+def test_a_shard_fits_a_block_whether_frames_or_embeddings_are_heavier() -> None:
+    def chosen(split: bool, **more: object) -> tuple[int, str]:
+        options = {"split": split, **more}
+        main = {"backend": "transformers", "model": "owner/name", "options": options}
+        found = config.parse(
+            {
+                "models": {"main": main},
+                "media": {"size_px": 448},
+                "output": {"shard_clips": 99, "block_mb": 1000},
+            }
+        )
+        return pipeline.shard_clips(found, pipeline.steps(found, pipeline.Start(run="r")))
+
+    whole, split, wide = (
+        chosen(False),
+        chosen(True),
+        chosen(True, embeddings_dtype="float32"),
+    )
+    assert wide[0] < split[0] < whole[0] < 99
+    assert "MB of frames and pcm each" in whole[1]
+    assert "MB of embeddings each" in split[1]
+    few = chosen(True, max_frames=2)
+    assert few == whole  # the frames that travel to the towers are heavier
+
+
 def test_the_fingerprint_holds_what_decides_results_and_nothing_else() -> None:
     base = pipeline.fingerprint(fake())
     same = [

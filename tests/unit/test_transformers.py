@@ -197,6 +197,22 @@ def test_embeddings_travel_in_half_the_bytes_when_asked(tiny: Path) -> None:
     assert isinstance(reasoner(tiny / "omni25", split=True).explain([asked(narrow)])[0], Reply)
 
 
+@pytest.mark.parametrize("name", OMNI)
+def test_the_bytes_of_embeddings_are_estimated_rather_too_high_than_too_low(
+    tiny: Path, name: str
+) -> None:
+    from emer_ray import checkpoint
+
+    seen = clues(0, frames=7, seconds=3)
+    sent = embedded(tiny / name, seen).tensors
+    options = {"split": True, "dtype": "float32", "processor": SMALL}
+    model = ModelConfig(backend="transformers", model=str(tiny / name), options=options)
+    guess = checkpoint.embedding_bytes(
+        model, ("video", "audio"), frames=7, frame_pixels=90 * 120, audio_s=3
+    )
+    assert sum(len(t.data) for t in sent) <= guess <= 2 * sum(len(t.data) for t in sent)
+
+
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [("video_text", ["frames"]), ("audio_text", ["audio"]), ("text", ["text"])],
