@@ -27,6 +27,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SENSES = ("visual", "acoustic", "lexical")
 
+# Spelled here and not imported: help must not wait for numpy and polars. A test compares them.
+GROUNDS = ("auto", "ekman", "shaver", "plutchik", "circumplex", "geneva", "valence")
+OLD_LABELS = ("label", "openset", "label_scores", "valence")
+
 PROGRESS_S = 1.0
 """Seconds between progress lines on a terminal."""
 LOG_PROGRESS_S = 15.0
@@ -498,6 +502,88 @@ def leaderboard(
     click.echo(board.table())
     if as_json:
         print_json(board.summary())
+
+
+def label_options(command: F) -> F:
+    """Give a command how labels are read and put into families."""
+    options = [
+        click.option(
+            "--on",
+            type=click.Choice(GROUNDS),
+            default="auto",
+            show_default=True,
+            help="Families to compare on: level 1 of a wheel, or valence. auto: ekman, split where "
+            "a closed set of labels tells apart what it joins; valence if nothing else is known.",
+        ),
+        click.option(
+            "--parser",
+            type=click.Choice(["upstream", "robust"]),
+            default="upstream",
+            show_default=True,
+            help="How a cell with labels is read; lists are taken as they are.",
+        ),
+        click.option(
+            "--columns",
+            multiple=True,
+            metavar="OURS=THEIRS",
+            help="Name a column, e.g. --columns label=emotion_word.",
+        ),
+        click.option(
+            "--cluster",
+            metavar="COLUMN",
+            help="Column whose equal values are not independent; default source_id, else speaker.",
+        ),
+        click.option("--resamples", default=1000, show_default=True, help="Bootstrap draws."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap."),
+        click.option("--top", default=20, show_default=True, help="Clips to print."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--labels",
+    metavar="MANIFEST",
+    help="Old labels: a manifest, a table, or a run's manifest; default: RUN's own.",
+)
+@click.option(
+    "--old",
+    type=click.Choice(OLD_LABELS),
+    help="Which old labels count; default: the first that a clip has, valence last.",
+)
+@click.option(
+    "--checked",
+    metavar="FILE",
+    help="Labels that people gave after looking again; they settle what they touch.",
+)
+@click.option("--out", metavar="DIR", help="Where results go; default: RUN.")
+@label_options
+@json_option
+def audit(
+    run: str, labels: str | None, top: int, columns: tuple[str, ...], as_json: bool, **given: Any
+) -> None:
+    """Show where old labels and a run's evidence disagree, ranked, with reasons.
+
+    Both are put into families of emotions. Evidence is calibrated on other clips of the corpus, so
+    that its habitual confusions do not count against a label. Writes audit.parquet (a row per
+    compared clip, the most doubtful label first) and audit.json. A disagreement is a question, not
+    a verdict: two labellings cannot say which of them is wrong, so the noise rate comes as bounds.
+    Method and limits: docs/audit.md.
+
+    \b
+    emer audit runs/first --labels old.parquet
+    emer audit s3://bucket/run --labels old.csv --columns label=emotion --json
+    """
+    from emer_ray.audit import audit as run_audit
+    from emer_ray.evaluate import pairs
+
+    found = run_audit(run, labels, columns=pairs(columns), **given)
+    click.echo(found.table(top))
+    if as_json:
+        print_json(found.summary())
 
 
 @main.command()

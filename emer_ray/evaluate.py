@@ -37,18 +37,23 @@ def options(
     **plain: Any,
 ) -> Options:
     """Options out of what a command line gives: paths, `OURS=THEIRS` pairs and comma lists."""
-    pairs = [column.partition("=") for column in columns]
-    for ours, equals, theirs in pairs:
-        if not (ours and equals and theirs):
-            raise ConfigError(f"--columns {ours}{equals}{theirs}: give OURS=THEIRS")
     return Options(
         wheels=lexicon.load(wheels, year) if wheels else lexicon.default(),
         groups=sets.read_groups(storage.read(groups).decode()) if groups else None,
-        columns={ours: theirs for ours, _, theirs in pairs},
+        columns=pairs(columns),
         by=_listed(by),
         classes=_listed(classes),
         **plain,
     )
+
+
+def pairs(columns: Sequence[str]) -> dict[str, str]:
+    """Read `OURS=THEIRS` names of columns."""
+    named = [column.partition("=") for column in columns]
+    for ours, equals, theirs in named:
+        if not (ours and equals and theirs):
+            raise ConfigError(f"--columns {ours}{equals}{theirs}: give OURS=THEIRS")
+    return {ours: theirs for ours, _, theirs in named}
 
 
 def _listed(text: str | None) -> tuple[str, ...]:

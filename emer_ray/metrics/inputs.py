@@ -29,11 +29,20 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 _RUN_COLUMNS: Final = ["clip_id", "attempt", "labels", "explanation", "media"]
 
 
-def read(uri: str, columns: Mapping[str, str] | None = None) -> pl.LazyFrame:
+def read(
+    uri: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    support: bool = False,
+    also: Sequence[str] = (),
+) -> pl.LazyFrame:
     """Read a table or a run directory. `columns` maps our names to those of the file and goes
     before the aliases.
+
+    With `support`, labels that have one keep it: a list of {label, support}. `also` names more
+    columns of a run's explanations.
     """
-    frame = _open(uri)
+    frame = _open(uri, also)
     names = frame.collect_schema().names()
     renamed: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
@@ -52,7 +61,8 @@ def read(uri: str, columns: Mapping[str, str] | None = None) -> pl.LazyFrame:
             f"{uri}: no column names the clip; there are {', '.join(names)}. "
             "Call it name or clip_id, or give --columns clip_id=COLUMN"
         )
-    return frame.with_columns(pl.col("clip_id").cast(pl.String), *_plain_labels(schema))
+    plain = [] if support else _plain_labels(schema)
+    return frame.with_columns(pl.col("clip_id").cast(pl.String), *plain)
 
 
 def _plain_labels(schema: pl.Schema) -> list[pl.Expr]:
@@ -72,7 +82,7 @@ def _ending(uri: str) -> str:
     return uri.rsplit("/", 1)[-1].rpartition(".")[2].lower()
 
 
-def _open(uri: str) -> pl.LazyFrame:
+def _open(uri: str, also: Sequence[str] = ()) -> pl.LazyFrame:
     match _ending(uri):
         case "parquet":
             return _parquet([uri])
@@ -96,7 +106,7 @@ def _open(uri: str) -> pl.LazyFrame:
             f"{uri}: neither a run directory with explanations nor a csv, json, jsonl, "
             "parquet or npz file"
         )
-    run = _parquet(parts, _RUN_COLUMNS)
+    run = _parquet(parts, [*_RUN_COLUMNS, *also])
     newest = run.sort("attempt").unique("clip_id", keep="last", maintain_order=True)
     return newest.with_columns(pl.col("media").struct.field("decoded_s").alias("duration_s")).drop(
         "media", "attempt"

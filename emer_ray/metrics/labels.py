@@ -114,7 +114,7 @@ def number(images: Iterable[str | None]) -> Images:
 
 def encode(*columns: pl.Series, parser: Parser = "upstream") -> list[Labels]:
     """Turn columns of cells (strings or lists of strings) into numbers over one list of words."""
-    lists = [_as_lists(column, parser) for column in columns]
+    lists = [as_lists(column, parser) for column in columns]
     flat = [column.filter(column.list.len() > 0).explode() for column in lists]
     coded = pl.concat(flat).to_arrow().dictionary_encode()
     words = tuple(coded.dictionary.to_pylist())
@@ -128,7 +128,8 @@ def encode(*columns: pl.Series, parser: Parser = "upstream") -> list[Labels]:
     return result
 
 
-def _as_lists(column: pl.Series, parser: Parser) -> pl.Series:
+def as_lists(column: pl.Series, parser: Parser) -> pl.Series:
+    """Read a column of cells as lists of words; a null cell stays null."""
     if column.dtype == pl.Null:
         return column.cast(pl.List(pl.String))
     if column.dtype == pl.String:

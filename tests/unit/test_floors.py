@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench", "corpus", "reparse", "review", "export"),
+        *("bench", "corpus", "reparse", "review", "export", "audit", "compare"),
     ),
     "skin": ("cli",),
 }
@@ -54,17 +54,8 @@ LIBRARIES: dict[str, set[str]] = {
     "pydantic": {"config", "recipes", "checkpoint"},
     "boto3": {"storage"},
     "polars": {
-        *(
-            "manifest",
-            "store",
-            "metrics",
-            "relabel",
-            "show",
-            "evaluate",
-            "leaderboard",
-            "bench",
-            "export",
-        ),
+        *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
+        *("export", "audit", "compare"),
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},
