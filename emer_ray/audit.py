@@ -38,6 +38,7 @@ from emer_ray.metrics.labels import Parser
 from emer_ray.metrics.noise import Bools
 from emer_ray.metrics.sides import Source
 from emer_ray.metrics.stats import Aggregate, Floats
+from emer_ray.store import embeddings, record
 
 SHOWN: Final = 20
 BY: Final = ("old_family", "speaker", "split")
@@ -110,7 +111,8 @@ def audit(
     after = families.strengths(compared["new_labels"], ground)
     found = _find(compared, before, after, cluster, resamples, seed)
     settled = _settled(compared, before, checked, ground, parser) if checked else {}
-    rows = _rows(compared, before, after, found, likeness.space(compared))
+    space, basis = _space(run if is_run else None, compared)
+    rows = _rows(compared, before, after, found, space)
     scores = _scores(compared, before, after, found, cluster)
     metrics = _agreement(scores, resamples, seed)
     facts = {
@@ -134,7 +136,7 @@ def audit(
         "extra": new.join(given, on="clip_id", how="anti").height,
         "ground": ground.name,
         "wheels": ground.wheels.version,
-        "neighbours_by": likeness.BASIS,
+        "neighbours_by": basis,
         "checked": settled or None,
         "seed": seed,
         "resamples": resamples,
@@ -144,7 +146,7 @@ def audit(
         "old_words": ground.mapping(_words(given["labels"])),
         "new_words": ground.mapping(_words(new["labels"])),
     }
-    record = {
+    everything = {
         **facts,
         "agreement": [asdict(row) for row in metrics],
         "confusion": fixed.confusion(scores, "old_family", "new_family").to_dicts(),
@@ -159,9 +161,9 @@ def audit(
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     storage.write(storage.join(folder, "audit.parquet"), buffer.getvalue())
-    text = json.dumps(record, ensure_ascii=False, indent=1)
+    text = json.dumps(everything, ensure_ascii=False, indent=1)
     storage.write(storage.join(folder, "audit.json"), text.encode())
-    return Audit(facts=facts, rows=rows, record=record)
+    return Audit(facts=facts, rows=rows, record=everything)
 
 
 def _pairs(given: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
@@ -327,9 +329,9 @@ def _rows(
     top = order[: max(len(order) // 10, 1)] if findings.claims else []
     doubted = dict.fromkeys([*top, *np.flatnonzero(findings.suspect).tolist()])
     near = _neighbours(list(doubted)[:MOST_WITH_NEIGHBOURS], rivals, compared, before, space)
-    old_shares = _shares(before.families, before.shares)
-    new_shares = _shares(after.families, after.shares)
-    expected = _shares(names, findings.expected)
+    old_shares = families.listed(before.families, before.shares)
+    new_shares = families.listed(after.families, after.shares)
+    expected = families.listed(names, findings.expected)
     light = compared.drop("measures", strict=False).to_dicts()
     mains = before.main.to_list(), after.main.to_list()
     rows = []
@@ -361,18 +363,6 @@ def _rows(
     return rows
 
 
-def _shares(names: Sequence[str], shares: Floats) -> list[list[dict[str, Any]]]:
-    """Families with their shares, largest first, without zeros."""
-    return [
-        [
-            {"family": names[place], "share": float(row[place])}
-            for place in np.argsort(-row, kind="stable")
-            if row[place] > 0
-        ]
-        for row in shares
-    ]
-
-
 def _neighbours(
     doubted: Sequence[int],
     rivals: Sequence[str],
@@ -396,6 +386,21 @@ def _neighbours(
                 for place, similarity in near
             ]
     return found
+
+
+def _space(run: str | None, compared: pl.DataFrame) -> tuple[Floats, str]:
+    """Vectors that neighbours are looked up in, and what they are made of."""
+    kept = embeddings.models(run) if run is not None and record.load(run) else []
+    if not kept:
+        return likeness.space(compared), likeness.BASIS
+    vectors = embeddings.vectors(run or "", kept[0])
+    aligned = compared.select("clip_id").join(
+        vectors, on="clip_id", how="left", maintain_order="left"
+    )
+    return (
+        likeness.learned([aligned["video"], aligned["audio"]]),
+        f"kept embeddings of {kept[0]}: means over picture and sound, centred",
+    )
 
 
 def _scores(
@@ -511,12 +516,7 @@ def _listed(rows: Sequence[Mapping[str, Any]], top: int) -> list[str]:
             f"margin {row['margin']:.2f}{', suspect' if row['suspect'] else ''})"
         ]
         if row["explanation"]:
-            lines.append(f"       {_short(row['explanation'])}")
+            lines.append(f"       {sides.short(row['explanation'])}")
         if near:
             lines.append(f"       like {near}, labelled {row['neighbours'][0]['old_family']}")
     return lines
-
-
-def _short(text: str) -> str:
-    flat = "".join(letter if letter.isprintable() else " " for letter in text)
-    return flat if len(flat) <= 160 else flat[:159] + "…"

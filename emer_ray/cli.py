@@ -587,6 +587,47 @@ def audit(
 
 
 @main.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--labels", metavar="MANIFEST", help="Reference that both are scored against: table or run."
+)
+@click.option("--out", metavar="DIR", help="Where results go; default: A, where it is a run.")
+@label_options
+@json_option
+def compare(
+    a: str,
+    b: str,
+    labels: str | None,
+    out: str | None,
+    on: Any,
+    top: int,
+    as_json: bool,
+    columns: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Compare two runs (model, prompt, recipe), or a run with old labels, clip by clip.
+
+    A and B are run directories or tables of labels. Says how often each names each family of
+    emotions, which clips changed most, with both explanations, and with --labels the difference of
+    every metric, with a paired bootstrap and McNemar's test where a score is right or wrong. Writes
+    comparison.parquet and comparison.json.
+
+    \b
+    emer compare runs/first runs/second --labels old.parquet
+    emer compare runs/first old.csv --columns label=emotion
+    """
+    from emer_ray.compare import compare as run_compare
+    from emer_ray.evaluate import options, pairs
+
+    chosen = dataclasses.replace(options(**given), columns=pairs(columns))
+    found = run_compare(a, b, chosen, labels, out=out, on=on)
+    click.echo(found.table(top))
+    if as_json:
+        print_json(found.summary())
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.argument("root", required=False)
 @click.option(

@@ -206,6 +206,44 @@ def score(gold: pl.DataFrame, pred: pl.DataFrame, plan: Plan, options: Options) 
     return _with_groups(frame, gold, pred, options)
 
 
+def binary(plan: Plan) -> dict[str, pl.Expr]:
+    """Metrics that are means of yes and no, and what a row of scores says; null = not scored."""
+    found: dict[str, pl.Expr] = {}
+    if "hits" in plan.has:
+        found |= {f"hit.{wheel}": pl.col(f"hit.{wheel}") == 1 for wheel in wheels.HITS}
+    if "label" in plan.has:
+        found["acc"] = _right("label.gold", "label.guess")
+    if "ranking" in plan.has:
+        found |= {name: pl.col(name) == 1 for name in ("top1", "top2")}
+    if plan.has & {"valence", "sentiment"}:
+        found["sentiment.acc"] = _right("sentiment.gold_class", "sentiment.guess_class")
+    return found
+
+
+def _right(gold: str, guess: str) -> pl.Expr:
+    """Without gold null, without a guess wrong."""
+    known = pl.col(gold).is_not_null()
+    return pl.when(known).then((pl.col(gold) == pl.col(guess)).fill_null(value=False))
+
+
+def leading(plan: Plan) -> pl.Expr:
+    """One score of a clip for people, of a row of scores: right or wrong of a fixed label, else the
+    mean hit, else the mean F of five wheels at level 1; null where nothing of it applies.
+    """
+    if "label" in plan.has:
+        return _right("label.gold", "label.guess").cast(pl.Float64)
+    if "hits" in plan.has:
+        return pl.mean_horizontal(f"hit.{wheel}" for wheel in wheels.HITS)
+    if "openset" in plan.has:
+        return pl.mean_horizontal(_f(f"wheel.{wheel}.L1") for wheel in wheels.HITS)
+    return pl.lit(None, pl.Float64)
+
+
+def _f(metric: str) -> pl.Expr:
+    p, r = pl.col(f"{metric}.p"), pl.col(f"{metric}.r")
+    return pl.when(p + r > 0).then(2 * p * r / (p + r)).when((p + r).is_not_null()).then(0.0)
+
+
 def _side(answer: str | None) -> str | None:
     return None if answer is None else fixed.preference(answer)
 

@@ -16,7 +16,7 @@ Words that no wheel knows have no family. No label at all says "no clear emotion
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
@@ -165,6 +165,18 @@ def strengths(labels: pl.Series, on: Ground) -> Strengths:
     first = found.sort("clip", -pl.col("strength"), "place", "family").unique("clip", keep="first")
     main = rows_of(len(labels), first["clip"].to_list(), first["family"].to_list())
     return Strengths(families=names, strength=matrix, main=main)
+
+
+def listed(names: Sequence[str], shares: Floats) -> list[list[dict[str, Any]]]:
+    """Families of each clip with their shares, largest first, without zeros."""
+    return [
+        [
+            {"family": names[place], "share": float(row[place])}
+            for place in np.argsort(-row, kind="stable")
+            if row[place] > 0
+        ]
+        for row in shares
+    ]
 
 
 def rows_of(n: int, places: Sequence[int], values: Sequence[str]) -> pl.Series:

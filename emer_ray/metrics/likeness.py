@@ -1,8 +1,9 @@
 """Which clips are alike: a vector per clip, and the nearest of some others by cosine.
 
-The vectors are made of what a run says of each clip: its label words by support, and the means of
-the measures behind its clues. Clips with equal labels are therefore near by definition; that is
-said wherever neighbours are shown.
+The vectors are those that a run kept of its model (`learned`), else made of what it says of each
+clip (`space`): its label words by support, and the means of the measures behind its clues. Then
+clips with equal labels are near by definition; what was taken is said wherever neighbours are
+shown.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,23 @@ def space(clips: pl.DataFrame) -> Floats:
     if "measures" in clips.columns and clips["measures"].null_count() < len(clips):
         parts.append(_unit(_measures(clips["measures"])))
     return _unit(np.concatenate(parts, axis=1))
+
+
+def learned(parts: Sequence[pl.Series]) -> Floats:
+    """Vectors of length 1 or 0 out of vectors per clip and modality, null where a clip has none.
+
+    Each part is centred first: what a model's mean vectors have in common says nothing.
+    """
+    found = []
+    for part in parts:
+        known = part.is_not_null().to_numpy()
+        if known.any():
+            width = len(part.drop_nulls()[0])
+            vectors = np.zeros((len(part), width))
+            vectors[known] = np.stack(part.drop_nulls().to_list())
+            vectors[known] -= vectors[known].mean(axis=0)
+            found.append(_unit(vectors))
+    return _unit(np.concatenate(found, axis=1)) if found else np.zeros((len(parts[0]), 1))
 
 
 def _unit(vectors: Floats) -> Floats:

@@ -24,6 +24,8 @@ LABELS: Final = pl.List(pl.Struct({"label": pl.String, "support": pl.Float64}))
 LEAST_SHARE: Final = 0.5
 """Of shares, votes or intensities, words with at least so much of the largest are the label."""
 
+MOST_LETTERS: Final = 160
+
 _MORE: Final = ("speaker", "source_id", "split", "confidence", "explanation", "measures")
 
 
@@ -133,3 +135,9 @@ def _signed(number: float | None) -> dict[str, float | None] | None:
     if number is None:
         return None
     return {"pleasant" if number > 0 else "unpleasant" if number < 0 else "neutral": None}
+
+
+def short(text: str) -> str:
+    """An explanation in a line of a table, without control characters."""
+    flat = "".join(letter if letter.isprintable() else " " for letter in text)
+    return flat if len(flat) <= MOST_LETTERS else flat[: MOST_LETTERS - 1] + "…"

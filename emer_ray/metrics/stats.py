@@ -126,14 +126,14 @@ def _group(
         if name.startswith("sum:")
     }
     whole = {name: np.array([column.sum()]) for name, column in columns.items()}
-    drawn = _draw(columns, resamples, seed) if frame.height > 1 and resamples > 0 else None
+    drawn = draw(columns, resamples, seed) if frame.height > 1 and resamples > 0 else None
     rows = []
     for family in families:
         values = family.finish(whole)
         resampled = family.finish(drawn) if drawn is not None else {}
         unparsable = whole[family.n_unparsable][0] if family.n_unparsable else 0
         for metric, (value, n_scored) in values.items():
-            low, high = _interval(resampled[metric][0]) if resampled else (None, None)
+            low, high = interval(resampled[metric][0]) if resampled else (None, None)
             defined = not np.isnan(value[0])
             rows.append(
                 Aggregate(
@@ -153,7 +153,7 @@ def _group(
     return rows
 
 
-def _draw(columns: Sums, resamples: int, seed: int) -> dict[str, Floats]:
+def draw(columns: Sums, resamples: int, seed: int) -> dict[str, Floats]:
     """Sums of `resamples` draws of as many blocks as there are, with replacement."""
     m = len(next(iter(columns.values())))
     weights = np.random.default_rng(seed).multinomial(m, np.full(m, 1 / m), size=resamples)
@@ -162,7 +162,8 @@ def _draw(columns: Sums, resamples: int, seed: int) -> dict[str, Floats]:
     return {name: drawn[:, i] for i, name in enumerate(columns)}
 
 
-def _interval(values: Floats) -> tuple[float | None, float | None]:
+def interval(values: Floats) -> tuple[float | None, float | None]:
+    """The middle 95 % of the values that are defined."""
     defined = values[~np.isnan(values)]
     if len(defined) == 0:
         return None, None

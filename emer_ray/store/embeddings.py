@@ -89,19 +89,15 @@ def vectors(run: str, model: str | None = None) -> pl.DataFrame:
     where the clip has none. `model` is its name in the configuration, needed where several were
     split. Raises RunDirError where nothing was kept.
     """
-    hashes: Mapping[str, str] = record.require(run).get("step_hashes", {})
-    split = {name: own for name, own in hashes.items() if name.endswith("_towers")}
-    if model is not None:
-        split = {name: own for name, own in split.items() if name == f"{model}_towers"}
-    kept = {name: found for name, own in split.items() if (found := shards(run, own))}
+    kept = {name: found for name, found in _kept(run).items() if model in (None, name)}
     if len(kept) != 1:
         said = f"of {', '.join(kept)}; name one" if kept else "none; set output.embeddings = true"
         raise RunDirError(f"{run}: kept embeddings: {said}")
-    ((name, numbers),) = kept.items()
+    ((towers, numbers),) = kept.values()
     rows = {
         clip_id: {item["name"]: item["values"] for item in row["pooled"]}
         for shard in sorted(numbers)
-        for clip_id, row in read(run, split[name], shard, light=True).items()
+        for clip_id, row in read(run, towers, shard, light=True).items()
     }
     return pl.DataFrame(
         [
@@ -110,6 +106,22 @@ def vectors(run: str, model: str | None = None) -> pl.DataFrame:
         ],
         schema=_EMPTY.schema,
     )
+
+
+def models(run: str) -> list[str]:
+    """Name the models whose embeddings a run kept, as its configuration does."""
+    return sorted(_kept(run))
+
+
+def _kept(run: str) -> dict[str, tuple[str, set[int]]]:
+    """Models to the hash and the shards of what was kept of them."""
+    hashes: Mapping[str, str] = record.require(run).get("step_hashes", {})
+    split = {
+        name.removesuffix("_towers"): own
+        for name, own in hashes.items()
+        if name.endswith("_towers")
+    }
+    return {name: (own, found) for name, own in split.items() if (found := shards(run, own))}
 
 
 def _pooled(tensors: Sequence[Mapping[str, Any]], whole: memoryview) -> list[Row]:

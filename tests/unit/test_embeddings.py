@@ -148,6 +148,7 @@ def test_what_is_kept_is_checked_and_has_a_vector_per_clip(
     run = str(tmp_path / "run")
     keeping = asking(tiny, tmp_path, clips(synthetic), output={"embeddings": True})
     answered(keeping, run)
+    assert embeddings.models(run) == ["main"]
     vectors = embeddings.vectors(run)
     assert vectors["clip_id"].to_list() == ["whole", "mute", "sound"]
     assert [row is None for row in vectors["audio"]] == [False, True, False]

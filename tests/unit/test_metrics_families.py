@@ -102,3 +102,12 @@ def test_neighbours_are_the_likest_and_never_oneself() -> None:
     assert [place for place, _ in near[0]] == [3, 1]
     assert len(near[1]) == 2
     assert likeness.nearest(space, [0], [0], 2) == [[]]
+
+
+def test_kept_vectors_are_centred_and_may_be_missing() -> None:
+    video = pl.Series([[10.0, 1.0], [10.0, -1.0], None, [10.0, 0.9]])
+    audio = pl.Series([[1.0], [-1.0], [1.0], None], dtype=pl.List(pl.Float64))
+    space = likeness.learned([video, audio])
+    assert np.linalg.norm(space, axis=1) == pytest.approx([1, 1, 1, 1])
+    assert [place for place, _ in likeness.nearest(space, [0], [1, 2, 3], 3)[0]] == [2, 3, 1]
+    assert not likeness.learned([pl.Series([None, None], dtype=pl.List(pl.Float64))]).any()
