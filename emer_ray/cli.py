@@ -948,6 +948,30 @@ def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:
     _print_bench(metrics(seed=seed, clips=clips, say=_say), as_json)
 
 
+@bench.command("chaos")
+@bench_options
+@click.option("--kills", default=8, show_default=True, help="20 take about three times as long.")
+@click.option(
+    "--program",
+    metavar="'SCRIPT OPTION…'",
+    help="Kill another program instead, e.g. 'benchmarks/naive_ray.py --restart append'.",
+)
+def bench_chaos(
+    seed: int, clips: int | None, kills: int, program: str | None, as_json: bool
+) -> None:
+    """Clips lost, duplicated and redone by kills of driver, workers, actors and a node.
+
+    Starts a cluster of two nodes on this machine and ends it. Exit code 1 where a clip is lost or
+    duplicated, or more were redone after a kill than may be in flight.
+    """
+    from emer_ray.bench.chaos import chaos
+
+    found = chaos(seed=seed, clips=clips, kills=kills, program=program, say=_say)
+    _print_bench(found, as_json)
+    if found["lost"] or found["duplicated"] or found["redone_max"] > (found["in_flight"] or 0):
+        raise click.exceptions.Exit(1)
+
+
 def _print_bench(found: Mapping[str, Any], as_json: bool) -> None:
     for name, value in found.items():
         click.echo(f"{name}: {value}", err=as_json)

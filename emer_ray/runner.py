@@ -16,9 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+
+# A killed driver's share of the cluster stays reserved until its last request expires, 180 s by
+# default, and the driver that resumes would get the rest. Living drivers renew every 10 s.
+os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "60")
+
 import ray
 import ray._private.state
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emer_ray.errors import EmerError
 from emer_ray.pipeline import Chain, Pool, Step
@@ -110,7 +116,19 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) ->
 
     At most `in_flight` shards are under way: admitted to the first pool and not yet returned.
     """
-    gate = ray.remote(_Gate).options(num_cpus=0, max_concurrency=10_000).remote(in_flight)
+    here = ray.get_runtime_context().get_node_id()
+    gate = (
+        ray.remote(_Gate)
+        .options(
+            num_cpus=0,
+            max_concurrency=10_000,
+            max_restarts=-1,
+            max_task_retries=-1,
+            # the driver's node: another one may be lost, and the run goes on
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )
+        .remote(in_flight)
+    )
     data: ray.data.Dataset = ray.data.from_arrow(list(tables))
     for pool in pools:
         data = data.map_batches(

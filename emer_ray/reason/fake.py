@@ -1,10 +1,12 @@
 """A reasoner that costs nothing: deterministic from the clip id, scriptable by clip id.
 
-For tests and capacity planning. `latency_s` sleeps per clip, as one actor on one device would.
+For tests and capacity planning. `latency_s` sleeps per clip, as one actor on one device would;
+`trace` tells afterwards which clips were asked about, how often and when.
 """
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,12 +28,14 @@ class FakeOptions:
     """`models.<name>.options` of this backend."""
 
     latency_s: float = 0.0
+    trace: str | None = None
+    """Local file that gets a line for each clip, before it is answered: time, clip id."""
     script: Mapping[str, Act] = field(default_factory=dict)
 
     @classmethod
     def of(cls, options: Mapping[str, object]) -> "FakeOptions":
         """Check plain options; raises ConfigError for an unknown one."""
-        known = {"latency_s", "script"}
+        known = {"latency_s", "script", "trace"}
         if unknown := sorted(options.keys() - known):
             raise ConfigError(f"fake backend: unknown option {unknown[0]}; known: {sorted(known)}")
         return cls(**options)  # type: ignore[arg-type]
@@ -45,6 +49,8 @@ class FakeReasoner:
 
     def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]:
         """Answer every request as the clip's script says; `ok` where it says nothing."""
+        if self._options.trace is not None:
+            _trace(self._options.trace, requests)
         time.sleep(self._options.latency_s * len(requests))
         return [self._reply(request) for request in requests]
 
@@ -72,6 +78,17 @@ class FakeReasoner:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def _trace(path: str, requests: Sequence[Request]) -> None:
+    """Append in one write, so that lines of several processes do not mix."""
+    now = time.time()
+    lines = "".join(f"{now:.3f} {request.clues.clip_id}\n" for request in requests)
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, lines.encode())
+    finally:
+        os.close(file)
 
 
 def _said(raw: str) -> Reply:
