@@ -79,7 +79,7 @@ def test_a_failed_row_passes_later_stages_untouched() -> None:
 
 
 def test_frames_and_sound_come_back_as_they_went_in() -> None:
-    (row,) = containment._rows(decoded("a"))
+    (row,) = containment.rows_of(decoded("a"))
     assert np.array_equal(stages._frames(row), frames("a")["frames"])  # type: ignore[arg-type]
     assert np.array_equal(stages._pcm(row), frames("a")["pcm"])  # type: ignore[arg-type]
 
