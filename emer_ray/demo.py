@@ -14,7 +14,7 @@ from emer_ray import config as configuration
 from emer_ray import demo_corpus, weights
 from emer_ray.relabel import Progress, relabel
 from emer_ray.show import show
-from emer_ray.store import index
+from emer_ray.store import index, layout
 
 
 def demo(
@@ -40,5 +40,5 @@ def demo(
     return {
         **summary,
         "rows": [show(run, clip_id) for clip_id in placed.filter("present")["clip_id"]],
-        "parquet": [str(folder / "run" / name) for name in index.list_parts(run)],
+        "parquet": [str(folder / "run" / part.name) for part in layout.live(run)],
     }

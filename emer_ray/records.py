@@ -268,3 +268,4 @@ class Receipt:
     kind: str | None
     part: str
     usd: float | None = None
+    version: str | None = None

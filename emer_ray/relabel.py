@@ -163,7 +163,7 @@ def _relabel(
     }
     journal["starts"] = [*(old or {}).get("starts", []), start]
     if shards:
-        _drop_strangers(run, shards, journal["fingerprint"])
+        _drop_strangers(run, shards, journal["fingerprint"], outcomes)
         cluster = runner.connect()
         start["cluster"] = dataclasses.asdict(cluster)
         start["data_context"] = runner.data_context()
@@ -281,13 +281,14 @@ def _check_keys(config: RunConfig) -> None:
             pipeline.openai_backend().OpenAIOptions.of(config.models[name]).key()
 
 
-def _drop_strangers(run: str, shards: Sequence[int], fingerprint: str) -> None:
+def _drop_strangers(
+    run: str, shards: Sequence[int], fingerprint: str, outcomes: pl.DataFrame
+) -> None:
     """Delete what another fingerprint left of shards that are run again after `--accept`."""
-    mine = {parts.name(folder, shard, fingerprint) for folder in parts.SCHEMAS for shard in shards}
-    again = set(shards)
-    for part in index.list_parts(run):
-        if part not in mine and parts.shard_of(part) in again:
-            storage.delete(storage.join(run, part))
+    again = outcomes.filter(pl.col("shard").is_in(list(shards))).select("part", "shard").unique()
+    for part, shard in again.iter_rows():
+        if parts.fingerprint_of(part) != fingerprint[:12]:
+            parts.drop(run, part, shard)
 
 
 def _receipts(

@@ -4,19 +4,23 @@ For a better parser: rows are rewritten in their own parts, an answer that can b
 ok, one that no longer can becomes failed. What a model said is untouched.
 """
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emer_ray import config as configuration
-from emer_ray import parse, pipeline, schema, stages, storage
+from emer_ray import parse, pipeline, schema, stages
 from emer_ray.errors import ClipError
-from emer_ray.store import index, lease, parts, record
+from emer_ray.store import index, layout, lease, parts, record
 
 Row = dict[str, Any]
+Reader = Callable[[str], pa.Table]
 
 
 def reparse(run: str, *, take_over: bool = False) -> dict[str, Any]:
@@ -31,10 +35,13 @@ def reparse(run: str, *, take_over: bool = False) -> dict[str, Any]:
     asked = pipeline.asked(config)
     provenance = asdict(pipeline.provenance(config))
     with lease.held(run, take_over=take_over):
+        live = {part.name: part for part in layout.live(run)}
+        read = functools.lru_cache(maxsize=4)(lambda name: parts.read(run, live[name]))
         changed = sum(
-            _shard(run, names, asked, provenance) for names in _by_shard(index.list_parts(run))
+            _shard(run, shard, names, read, asked, provenance)
+            for shard, names in _by_shard(index.outcomes(run))
         )
-        outcomes = index.read_outcomes(run, index.list_parts(run))
+        outcomes = index.outcomes(run)
         index.save_snapshot(run, outcomes)
         placed = index.load_manifest(run)
         assert placed is not None, run
@@ -50,37 +57,46 @@ def reparse(run: str, *, take_over: bool = False) -> dict[str, Any]:
     }
 
 
-def _by_shard(names: Sequence[str]) -> list[list[str]]:
-    """Put the two parts of a shard and fingerprint together."""
-    pairs: dict[str, list[str]] = {}
-    for name in names:
-        pairs.setdefault(name.split("/", 1)[1], []).append(name)
-    return list(pairs.values())
+def _by_shard(outcomes: pl.DataFrame) -> list[tuple[int, list[str]]]:
+    """Name, shard by shard, the parts that hold the rows of a shard and fingerprint."""
+    held: dict[tuple[int, str], list[str]] = {}
+    for shard, name in outcomes.select("shard", "part").unique().sort("shard", "part").iter_rows():
+        held.setdefault((shard, parts.fingerprint_of(name)), []).append(name)
+    return [(shard, names) for (shard, _), names in held.items()]
 
 
 def _shard(
-    run: str, names: Sequence[str], asked: Sequence[parse.Asked], provenance: Mapping[str, Any]
+    run: str,
+    shard: int,
+    names: Sequence[str],
+    read: Reader,
+    asked: Sequence[parse.Asked],
+    provenance: Mapping[str, Any],
 ) -> int:
     """Read the rows of one shard again; returns how many changed."""
-    before = [(name, row) for name in names for row in parts.read(run, name).to_pylist()]
+    tables = {name: read(name) for name in names}
+    before = [
+        (name, row)
+        for name, table in tables.items()
+        for row in table.filter(pc.equal(table["shard"], shard)).to_pylist()
+    ]
     ok: list[Row] = []
     failed: list[Row] = []
     changed = 0
     for name, row in before:
         was_ok = name.startswith("explanations/")
         answered = was_ok or row["stage"] == "parse"
-        after = _again(row, asked, provenance, was_ok=was_ok) if answered else row
-        (failed if "kind" in after else ok).append(after)
-        changed += after != row
+        again = _again(row, asked, provenance, was_ok=was_ok) if answered else row
+        (failed if "kind" in again else ok).append(again)
+        changed += again != row
     if changed:
         full = (before[0][1].get("provenance") or before[0][1])["fingerprint"]
-        shard = before[0][1]["shard"]
-        tables = (schema.table(ok, schema.EXPLANATIONS), schema.table(failed, schema.FAILURES))
-        parts.write(run, shard, full, *tables)
-        for name, table in zip(("explanations", "failures"), tables, strict=True):
-            part = parts.name(name, shard, full)  # type: ignore[arg-type]
-            if part in names and not table.num_rows:
-                storage.delete(storage.join(run, part))
+        after = (schema.table(ok, schema.EXPLANATIONS), schema.table(failed, schema.FAILURES))
+        parts.write(run, shard, full, *after)
+        for name in names:
+            folder = parts.folder_of(name)
+            if not (ok if folder == "explanations" else failed):
+                parts.drop(run, name, shard)
     return changed
 
 

@@ -344,6 +344,12 @@ PROVENANCE_COLUMN = _field(
 FINGERPRINT = _field("fingerprint", pa.string(), "Fingerprint of the run")
 OUTCOME = _field("outcome", pa.string(), "ok or failed")
 PART = _field("part", pa.string(), "Parquet file of the row, relative to the run directory")
+VERSION = _field(
+    "version",
+    pa.string(),
+    "What the store said of the part when the row was stored: its ETag, or its size and time",
+    nullable=True,
+)
 
 RANK = _field(
     "rank",
@@ -543,7 +549,7 @@ KEPT_TENSORS: Final = pa.schema(
 )
 """`embeddings/…/N.parquet`: the embeddings themselves."""
 
-INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD])
+INDEX: Final = pa.schema([CLIP_ID, SHARD, OUTCOME, STAGE, KIND, PART, USD, VERSION])
 """A receipt, which is all that the driver sees of a clip; `index/` holds snapshots of them."""
 
 REVIEW_ITEMS: Final = pa.schema([CLIP_ID, ITEM, GIVEN, EVIDENCE, LOOK_AT, LICENCE_TAG, ANNOTATORS])

@@ -39,5 +39,5 @@ def show(run: str, clip_id: str) -> dict[str, Any]:
 
 
 def _row(run: str, part: str, clip_id: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = parts.read(run, part).to_pylist()
+    rows: list[dict[str, Any]] = parts.around(run, part, clip_id).to_pylist()
     return next(row for row in rows if row["clip_id"] == clip_id)

@@ -135,8 +135,8 @@ class Rows:
         part = row["earlier_part"]
         if self._earlier.run is None or part is None:
             return None
-        if self._part[0] != part:
-            rows = parts.read(self._earlier.run, part, [*REUSED]).to_pylist()
+        if self._part[0] != part or row["clip_id"] not in self._part[1]:
+            rows = parts.around(self._earlier.run, part, row["clip_id"], REUSED).to_pylist()
             self._part = (part, {found["clip_id"]: found for found in rows})
         return self._part[1].get(row["clip_id"])
 

@@ -1,8 +1,8 @@
 """A real browser for tests of pages: Debian's Chromium, driven by Playwright.
 
-`chromium()` runs it; `visiting` opens a fresh window (no cookies, no storage) that writes down every
-complaint of the page and every request that it makes. `make test` installs both where it may; where
-it may not, these tests are skipped with what to type.
+`chromium()` runs it; `visiting` opens a fresh window (no cookies, no storage) that writes down
+every complaint of the page and every request that it makes. `make test` installs both where it may;
+where it may not, these tests are skipped with what to type.
 """
 
 import os

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from emer_ray import prompts
 from emer_ray.records import Clues, Request
-from emer_ray.store import index, parts
+from emer_ray.store import layout, parts
 
 VARIES = ("latency_s", "worker")
 
@@ -23,8 +23,8 @@ def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 def stored(run: str) -> dict[str, dict[str, Any]]:
     """Read every stored row by clip id, without what differs between two equal runs."""
     found: dict[str, dict[str, Any]] = {}
-    for name in index.list_parts(run):
-        for row in parts.read(run, name).to_pylist():
+    for part in layout.live(run):
+        for row in parts.read(run, part).to_pylist():
             assert row["clip_id"] not in found, f"{row['clip_id']} is stored twice"
             row.pop("worker", None)
             for answer in row["answers"] or ():

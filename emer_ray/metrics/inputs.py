@@ -9,13 +9,16 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
+from emer_ray.store import layout, parts
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "clip_id": ("name", "names", "filename", "filenames", "video_name"),
@@ -27,6 +30,8 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 """Our name of a column and the names it goes by elsewhere, best first."""
 
 _RUN_COLUMNS: Final = ["clip_id", "attempt", "labels", "explanation", "media"]
+_READERS: Final = 16
+"""Parts fetched at a time."""
 
 
 def read(
@@ -85,7 +90,7 @@ def _ending(uri: str) -> str:
 def _open(uri: str, also: Sequence[str] = ()) -> pl.LazyFrame:
     match _ending(uri):
         case "parquet":
-            return _parquet([uri])
+            return _parquet(uri)
         case "csv":
             return _csv(uri)
         case "jsonl" | "ndjson":
@@ -96,33 +101,45 @@ def _open(uri: str, also: Sequence[str] = ()) -> pl.LazyFrame:
             return _json_rows(uri)
         case "npz":
             return _npz(uri)
-    parts = sorted(
-        entry.uri
-        for entry in storage.listing(storage.join(uri, "explanations"))
-        if entry.uri.endswith(".parquet")
+    newest = (
+        _run(uri, [*_RUN_COLUMNS, *also])
+        .sort("attempt")
+        .unique("clip_id", keep="last", maintain_order=True)
     )
-    if not parts:
-        raise ConfigError(
-            f"{uri}: neither a run directory with explanations nor a csv, json, jsonl, "
-            "parquet or npz file"
-        )
-    run = _parquet(parts, [*_RUN_COLUMNS, *also])
-    newest = run.sort("attempt").unique("clip_id", keep="last", maintain_order=True)
     return newest.with_columns(pl.col("media").struct.field("decoded_s").alias("duration_s")).drop(
         "media", "attempt"
     )
 
 
-def _parquet(uris: Sequence[str], columns: list[str] | None = None) -> pl.LazyFrame:
-    """Scan local files lazily; read only the columns asked for from an object store."""
-    if any(storage.is_s3(uri) for uri in uris):
-        frames = [pl.read_parquet(io.BytesIO(storage.read(uri)), columns=columns) for uri in uris]
-        return pl.concat(frames).lazy()
-    for uri in uris:
-        if not storage.exists(uri):
-            raise ConfigError(f"{uri}: no such file; check the path")
-    scan = pl.scan_parquet(list(uris), glob=False)
-    return scan.select(columns) if columns else scan
+def _run(uri: str, columns: Sequence[str]) -> pl.LazyFrame:
+    """Read the explanations of a run that count: lazily from a disk, at once from a store."""
+    found = [part for part in layout.live(uri) if part.folder == "explanations"]
+    if not found:
+        raise ConfigError(
+            f"{uri}: neither a run directory with explanations nor a csv, json, jsonl, "
+            "parquet or npz file"
+        )
+    if storage.is_s3(uri):
+        with ThreadPoolExecutor(_READERS) as pool:
+            tables = list(pool.map(lambda part: parts.read(uri, part, columns), found))
+        return pl.DataFrame(pl.from_arrow(pa.concat_tables(tables))).lazy()
+    plain = [storage.join(uri, part.name) for part in found if not part.hidden]
+    scans = [pl.scan_parquet(plain, glob=False).select(columns)] if plain else []
+    for part in found:
+        if part.hidden:
+            scan = pl.scan_parquet(storage.join(uri, part.name), glob=False)
+            counted = scan.filter(~pl.col("shard").is_in(sorted(part.hidden)))
+            scans.append(counted.select(columns))
+    return pl.concat(scans)
+
+
+def _parquet(uri: str) -> pl.LazyFrame:
+    """Scan a local file lazily."""
+    if storage.is_s3(uri):
+        return pl.read_parquet(io.BytesIO(storage.read(uri))).lazy()
+    if not storage.exists(uri):
+        raise ConfigError(f"{uri}: no such file; check the path")
+    return pl.scan_parquet(uri, glob=False)
 
 
 def _text(uri: str) -> str:

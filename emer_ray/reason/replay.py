@@ -21,6 +21,7 @@ from emer_ray import storage
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError
 from emer_ray.records import NOTHING, Reply, Request
+from emer_ray.store import index, layout, parts, record
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "id": ("clip_id", "name", "names", "filenames", "filename"),
@@ -191,32 +192,28 @@ def _read(uri: str) -> list[dict[str, Any]]:
 
 
 def contents(uri: str) -> bytes:
-    """Give what decides a replay's answers: a file's bytes, or a run's parts with their sizes.
+    """Give what decides a replay's answers: a file's bytes, or what a run says of itself.
 
-    A part's name holds the fingerprint it was made under.
+    That is which clips were explained under which fingerprint, and when they were read again; where
+    their rows lie does not matter.
     """
     if uri.rsplit("/", 1)[-1].rpartition(".")[2].lower() in ENDINGS:
         return storage.read(uri)
-    parts = sorted(
-        f"{entry.uri.rsplit('/', 1)[-1]} {entry.size}"
-        for entry in storage.listing(storage.join(uri, "explanations"))
-    )
-    return "\n".join(parts).encode()
+    ok = index.outcomes(uri).filter(outcome="ok").select("clip_id", "shard", "part")
+    made = sorted((clip, shard, parts.fingerprint_of(part)) for clip, shard, part in ok.iter_rows())
+    again = (record.load(uri) or {}).get("reparsed", [])
+    return json.dumps([made, [one["at"] for one in again]]).encode()
 
 
 def _run(uri: str) -> list[dict[str, Any]]:
     """Read the explanations of a run directory; of a clip that was tried again the last one."""
-    names = [
-        entry.uri
-        for entry in storage.listing(storage.join(uri, "explanations"))
-        if entry.uri.endswith(".parquet")
-    ]
-    if not names:
+    found = [part for part in layout.live(uri) if part.folder == "explanations"]
+    if not found:
         raise ConfigError(
             f"{uri}: neither a run directory with explanations nor a {', '.join(ENDINGS)} file"
         )
     wanted = ["clip_id", "attempt", "explanation", "labels", *(f"{name}_clues" for name in CLUES)]
-    tables = (pq.read_table(pa.BufferReader(storage.read(name)), columns=wanted) for name in names)
+    tables = (table for part in found for table in parts.groups(uri, part, wanted))
     rows = sorted(
         (row for table in tables for row in table.to_pylist()), key=lambda r: r["attempt"]
     )

@@ -9,7 +9,7 @@ such URI reaches a private address is checked here, always.
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -22,6 +22,7 @@ __all__ = [
     "Entry",
     "create",
     "delete",
+    "delete_all",
     "exists",
     "fetched",
     "is_s3",
@@ -46,10 +47,11 @@ class _Readable(Protocol):
 
 
 class _Writable(_Readable, Protocol):
-    def write(self, uri: str, data: bytes) -> None: ...
+    def write(self, uri: str, data: bytes) -> str: ...
     def create(self, uri: str, data: bytes) -> bool: ...
     def delete(self, uri: str) -> None: ...
-    def listing(self, uri: str) -> Iterator[Entry]: ...
+    def delete_all(self, uris: Sequence[str]) -> None: ...
+    def listing(self, uri: str, cuts: Sequence[str]) -> Iterator[Entry]: ...
 
 
 def is_s3(uri: str) -> bool:
@@ -95,9 +97,9 @@ def exists(uri: str) -> bool:
     return _readable(uri).exists(_plain(uri))
 
 
-def write(uri: str, data: bytes) -> None:
-    """Store an object whole or not at all, over what was there."""
-    _writable(uri, "write").write(_plain(uri), data)
+def write(uri: str, data: bytes) -> str:
+    """Store an object whole or not at all, over what was there; returns its version."""
+    return _writable(uri, "write").write(_plain(uri), data)
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -110,9 +112,20 @@ def delete(uri: str) -> None:
     _writable(uri, "delete").delete(_plain(uri))
 
 
-def listing(uri: str) -> Iterator[Entry]:
-    """List every object under a folder, at any depth, ordered by URI within each folder."""
-    return _writable(uri, "list").listing(_plain(uri))
+def delete_all(uris: Iterable[str]) -> None:
+    """Remove many objects of one folder with few requests; one that is not there is fine."""
+    plain = [_plain(uri) for uri in uris]
+    if plain:
+        _writable(plain[0], "delete").delete_all(plain)
+
+
+def listing(uri: str, cuts: Sequence[str] = ()) -> Iterator[Entry]:
+    """List every object under a folder, at any depth, ordered by URI within each folder.
+
+    `cuts` are names under it, in order, between which an object store lists at the same time: a
+    page holds 1,000 names and takes a round trip.
+    """
+    return _writable(uri, "list").listing(_plain(uri), cuts)
 
 
 def open_file(uri: str) -> BinaryIO:

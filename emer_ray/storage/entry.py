@@ -12,3 +12,5 @@ class Entry:
     """Bytes."""
     modified_s: float
     """Seconds since 1970, by the store's clock."""
+    version: str
+    """Changes whenever the object is stored anew: its ETag, or its size and time to the ns."""

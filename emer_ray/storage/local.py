@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -55,10 +55,12 @@ def fetched(uri: str) -> Iterator[Path]:
     yield Path(uri)
 
 
-def write(uri: str, data: bytes) -> None:
+def write(uri: str, data: bytes) -> str:
     with _sentences("write", uri), _temporary(Path(uri), data) as temporary:
+        version = _version(temporary.stat())
         temporary.replace(uri)
         _flush_folder(Path(uri).parent)
+    return version
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -84,7 +86,13 @@ def delete(uri: str) -> None:
         Path(uri).unlink()
 
 
-def listing(uri: str) -> Iterator[Entry]:
+def delete_all(uris: Sequence[str]) -> None:
+    for uri in uris:
+        delete(uri)
+
+
+def listing(uri: str, cuts: Sequence[str]) -> Iterator[Entry]:
+    del cuts  # a folder is read in one go
     return _under(uri, ())
 
 
@@ -107,7 +115,16 @@ def _under(uri: str, above: tuple[str, ...]) -> Iterator[Entry]:
         if folder:
             yield from _under(entry.path, (*above, real))
         elif stat.S_ISREG(facts.st_mode) and not entry.name.startswith(_TEMPORARY):
-            yield Entry(uri=entry.path, size=facts.st_size, modified_s=facts.st_mtime)
+            yield Entry(
+                uri=entry.path,
+                size=facts.st_size,
+                modified_s=facts.st_mtime,
+                version=_version(facts),
+            )
+
+
+def _version(facts: os.stat_result) -> str:
+    return f"{facts.st_size:x}-{facts.st_mtime_ns:x}"
 
 
 def _regular(uri: str) -> os.stat_result:

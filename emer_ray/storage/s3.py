@@ -12,11 +12,13 @@ import random
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar, cast
+from xml.etree import ElementTree
 
 import boto3.session
 from botocore.config import Config
@@ -61,6 +63,12 @@ _FIRST: Final = 2**18
 
 _PARALLEL: Final = 4
 """Ranged GETs at a time when an object is fetched."""
+
+_LISTERS: Final = 16
+"""Pieces of a listing that are fetched at a time."""
+
+_DELETED: Final = 1000
+"""Names that one request may delete."""
 
 _BROKEN_BODY: Final = (
     ConnectionClosedError,
@@ -136,13 +144,14 @@ def fetched(uri: str) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def write(uri: str, data: bytes) -> None:
+def write(uri: str, data: bytes) -> str:
     bucket, key = _split(uri)
-    _again(
+    stored = _again(
         "write",
         uri,
         lambda: _client().put_object(Bucket=bucket, Key=key, Body=data, ChecksumAlgorithm="SHA256"),
     )
+    return stored["ETag"].strip('"')
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -183,22 +192,79 @@ def delete(uri: str) -> None:
     _again("delete", uri, lambda: _client().delete_object(Bucket=bucket, Key=key))
 
 
-def listing(uri: str) -> Iterator[Entry]:
+def delete_all(uris: Sequence[str]) -> None:
+    bucket = _split(uris[0])[0]
+    for first in range(0, len(uris), _DELETED):
+        names = [{"Key": _split(uri)[1]} for uri in uris[first : first + _DELETED]]
+        wanted: Any = {"Objects": names, "Quiet": True}
+        answer = _again(
+            "delete",
+            uris[first],
+            lambda wanted=wanted: _client().delete_objects(Bucket=bucket, Delete=wanted),  # type: ignore[misc]
+        )
+        for refused in answer.get("Errors", ()):  # one at a time says why, and tries again
+            delete(f"s3://{bucket}/{refused['Key']}")
+
+
+def listing(uri: str, cuts: Sequence[str]) -> Iterator[Entry]:
+    if not cuts:
+        yield from _listed(uri, None, None)
+        return
+    with ThreadPoolExecutor(_LISTERS) as pool:
+        pieces = pool.map(
+            lambda ends: list(_listed(uri, *ends)), zip([None, *cuts], [*cuts, None], strict=True)
+        )
+        for piece in pieces:
+            yield from piece
+
+
+def _listed(uri: str, after: str | None, until: str | None) -> Iterator[Entry]:
+    """List what lies under a folder, from behind one name of it up to another."""
     bucket, _, folder = uri.removeprefix("s3://").partition("/")
     prefix = folder.rstrip("/") + "/" if folder.strip("/") else ""
     wanted: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+    if after is not None:
+        wanted["StartAfter"] = prefix + after
     while True:
         page = _again("list", uri, lambda: _client().list_objects_v2(**wanted))
         for found in page.get("Contents", ()):
+            if until is not None and found["Key"] > prefix + until:
+                return
             if not found["Key"].endswith("/"):  # a marker that some tools leave for a folder
                 yield Entry(
                     uri=f"s3://{bucket}/{found['Key']}",
                     size=found["Size"],
                     modified_s=found["LastModified"].timestamp(),
+                    version=found["ETag"].strip('"'),
                 )
         if not page["IsTruncated"]:
             return
         wanted["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _read_contents(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Read the names off a page of a listing, and leave botocore the rest of it.
+
+    botocore's parser takes 70 ms of CPU for a page, 4 s for the 62,500 parts of a million clips;
+    the same XML library used directly takes 6 ms.
+    """
+    body: bytes = response_dict["body"]
+    start, end = body.find(b"<Contents>"), body.rfind(b"</Contents>") + len(b"</Contents>")
+    if start < 0 or response_dict["status_code"] != 200:
+        return
+    found = ElementTree.fromstring(b"<page>" + body[start:end] + b"</page>")  # noqa: S314 as botocore does
+    customized_response_dict["Contents"] = [
+        {
+            "Key": one.findtext("Key"),
+            "Size": int(one.findtext("Size") or 0),
+            "ETag": one.findtext("ETag") or "",
+            "LastModified": datetime.fromisoformat(one.findtext("LastModified") or ""),
+        }
+        for one in found
+    ]
+    response_dict["body"] = body[:start] + body[end:]
 
 
 class _Ranged(io.RawIOBase):
@@ -264,7 +330,9 @@ def _new_client(_process: int, settings: frozenset[tuple[str, str]]) -> "S3Clien
         user_agent_extra="emer_ray",
     )
     # A session of its own: the default session of boto3 is not safe between threads.
-    return boto3.session.Session().client("s3", config=config)
+    client: S3Client = boto3.session.Session().client("s3", config=config)
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents)
+    return client
 
 
 def _split(uri: str) -> tuple[str, str]:

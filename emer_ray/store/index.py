@@ -1,15 +1,18 @@
 """What happened to every clip: snapshots rolled by the driver, and the parts stored since.
 
+A snapshot names each part with its version: it answers for a part only while the store still holds
+that very version of it, so that a part that was deleted, damaged or stored anew is read again.
+
 Work is identified by clip id and shard, never by a block, a file count or an order (peers §3, row
 29).
 """
 
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 import pyarrow as pa
@@ -17,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emer_ray import schema, storage
-from emer_ray.errors import RunDirError
-from emer_ray.store import parts
+from emer_ray.errors import RunDirError, StorageError
+from emer_ray.store import layout, parts
+from emer_ray.store.parts import Part
 
 READERS = 16
 """Parts fetched at a time; object stores answer in parallel, local disks do not mind."""
@@ -28,6 +32,8 @@ _MEDIA: Final = ("video_uri", "audio_uri", "start_s", "end_s", "crop", "fps")
 _SEEN: Final = (*_MEDIA, "subtitle_zh", "subtitle_en")
 """Columns of a manifest that decide what a model sees of a clip."""
 _SNAPSHOT = re.compile(r"index/(\d{6,})\.parquet")
+_TRIES: Final = 3
+"""Looks at a directory whose parts go away while they are read."""
 
 
 def load_manifest(run: str) -> pl.DataFrame | None:
@@ -102,44 +108,65 @@ def _numbered(chosen: pl.Expr) -> pl.Expr:
 def outcomes(run: str) -> pl.DataFrame:
     """Collect every stored row's (clip, shard, outcome, stage, kind, part).
 
-    The newest snapshot answers for the parts it names; only parts stored since are opened.
+    The newest snapshot answers for the parts it vouches for; only the others are opened.
     """
-    snapshot = newest_snapshot(run)
-    named = set(snapshot["part"].unique().to_list())
-    newer = [part for part in list_parts(run) if part not in named]
-    return pl.concat([snapshot, read_outcomes(run, newer)])
+    for _ in range(_TRIES):
+        snapshot = newest_snapshot(run)
+        known, others = vouched(snapshot, layout.live(run, guessed_shards(snapshot)))
+        try:
+            return pl.concat([known, read_outcomes(run, others)])
+        except StorageError as error:
+            if error.kind != "missing":
+                raise
+    raise RunDirError(f"{run}: its parts are being replaced; wait for `emer compact`, then repeat")
 
 
-def read_outcomes(run: str, names: Iterable[str]) -> pl.DataFrame:
+def vouched(snapshot: pl.DataFrame, live: Sequence[Part]) -> tuple[pl.DataFrame, list[Part]]:
+    """Split parts into those a snapshot answers for, as their rows, and the others."""
+    named = snapshot.select("part", "version").unique()
+    lies = pl.DataFrame(
+        {"part": [part.name for part in live], "version": [part.version for part in live]},
+        schema={"part": pl.String, "version": pl.String},
+    )
+    sound = named.join(lies, on=["part", "version"], how="semi")
+    known = snapshot
+    if sound.height < named.height:
+        known = known.join(sound, on=["part", "version"], how="semi", maintain_order="left")
+    for part in live:
+        if part.hidden:
+            old = (pl.col("part") == part.name) & pl.col("shard").is_in(sorted(part.hidden))
+            known = known.filter(~old)
+    answered = set(sound["part"].to_list())
+    return known, [part for part in live if part.name not in answered]
+
+
+def guessed_shards(snapshot: pl.DataFrame) -> int:
+    """Tell how many shards a snapshot knows of, for a listing in pieces."""
+    return int(snapshot["shard"].max() or 0)  # type: ignore[arg-type]
+
+
+def read_outcomes(run: str, live: Iterable[Part]) -> pl.DataFrame:
     """Read the light columns of parts, several at a time."""
 
-    def one(part: str) -> pl.DataFrame:
-        failed = part.startswith("failures/")
-        columns = ["clip_id", "shard", "usd", *(["stage", "kind"] if failed else [])]
-        rows = pl.DataFrame(pl.from_arrow(parts.read(run, part, columns)))
-        return rows.with_columns(
-            *(
-                []
-                if failed
-                else [pl.lit(None, pl.String).alias(name) for name in ("stage", "kind")]
-            ),
-            pl.lit("failed" if failed else "ok").alias("outcome"),
-            pl.lit(part).alias("part"),
-        ).select(_EMPTY.columns)
+    def one(part: Part) -> pl.DataFrame:
+        with parts.opened(run, part, whole=False) as file:
+            return _light(file, part)
 
     with ThreadPoolExecutor(READERS) as pool:
-        return pl.concat([_EMPTY, *pool.map(one, names)])
+        return pl.concat([_EMPTY, *pool.map(one, live)])
 
 
-def list_parts(run: str) -> list[str]:
-    """List the parts of a run by their names relative to it, sorted."""
-    found = []
-    for folder in parts.SCHEMAS:
-        for entry in storage.listing(storage.join(run, folder)):
-            relative = f"{folder}/{entry.uri.rsplit('/', 1)[-1]}"
-            if parts.is_part(relative):
-                found.append(relative)
-    return sorted(found)
+def _light(file: BinaryIO, part: Part) -> pl.DataFrame:
+    failed = part.folder == "failures"
+    columns = ["clip_id", "shard", "usd", *(["stage", "kind"] if failed else [])]
+    rows = pl.DataFrame(pl.from_arrow(parts.table(file, part, columns)))
+    absent = [] if failed else [pl.lit(None, pl.String).alias(name) for name in ("stage", "kind")]
+    return rows.with_columns(
+        *absent,
+        pl.lit("failed" if failed else "ok").alias("outcome"),
+        pl.lit(part.name).alias("part"),
+        pl.lit(part.version).alias("version"),
+    ).select(_EMPTY.columns)
 
 
 def newest_snapshot(run: str) -> pl.DataFrame:
@@ -186,7 +213,7 @@ def final(outcomes: pl.DataFrame) -> pl.DataFrame:
 
 
 def explained(run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Give the explanations that count, part by part, in the order of shards.
+    """Give the explanations that count, some at a time, in the order of shards.
 
     Of a clip that was tried again one row counts; clips that left the manifest have none.
     """
@@ -194,14 +221,16 @@ def explained(run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     if manifest is None:
         raise RunDirError(f"{run}: not a run directory (no manifest.parquet); give the path of one")
     present = manifest.filter("present").select("clip_id")
-    ok = final(outcomes(run)).filter(pl.col("outcome") == "ok")
+    known = outcomes(run)
+    live = {part.name: part for part in layout.live(run, guessed_shards(known))}
+    ok = final(known).filter(pl.col("outcome") == "ok")
     counted = ok.join(present, on="clip_id", how="semi")
     for (part,), rows in sorted(
         counted.partition_by("part", as_dict=True).items(), key=lambda item: str(item[0][0])
     ):
-        table = parts.read(run, str(part), columns)
-        chosen = pc.is_in(table["clip_id"], pa.array(rows["clip_id"].to_list()))
-        yield table.filter(chosen)
+        mine = pa.array(rows["clip_id"].to_list())
+        for table in parts.groups(run, live[str(part)], columns):
+            yield table.filter(pc.is_in(table["clip_id"], mine))
 
 
 def unfinished(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> list[int]:
@@ -279,7 +308,7 @@ def shard_tables(clips: pl.DataFrame) -> list[pa.Table]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What `emer verify` found; holds when nothing is missing, duplicate or bad."""
+    """What a check found; holds when nothing is missing, duplicate or bad."""
 
     clips: int
     ok: int
@@ -288,6 +317,10 @@ class Verdict:
     duplicate: int
     superseded: int
     extra: int
+    parts: int
+    """Parts that count."""
+    read: int
+    """Parts whose bytes were read and hashed; the others are what the index vouches for."""
     bad_parts: tuple[str, ...]
 
     @property
@@ -295,33 +328,91 @@ class Verdict:
         return not (self.missing or self.duplicate or self.bad_parts)
 
 
-def verify(run: str) -> Verdict:
-    """Prove from the raw parts alone that every clip of the manifest ended exactly once.
+READ_WHOLE: Final = 1024
+"""Parts that the index vouches for and that are read all the same; fewer than so many are all
+read."""
+
+
+def verify(run: str, *, deep: bool = False) -> Verdict:
+    """Prove from the run directory alone that every clip of the manifest ended exactly once.
+
+    Every part that the index does not vouch for is read whole and hashed, and so are `READ_WHOLE`
+    of the others, evenly spread; with `deep`, all of them. Of the rest, the index knows the rows,
+    and the store attests that they are the objects that were written: same ETag, or same size and
+    time of change.
 
     `duplicate` counts ids with more than one row in `explanations/`, or more than one failed row
     in the same shard; a failed row with a later row is `superseded`.
     """
-    manifest = load_manifest(run)
+    with ThreadPoolExecutor(2) as pool:
+        placed = pool.submit(load_manifest, run)
+        snapshot = newest_snapshot(run)
+        live = layout.live(run, guessed_shards(snapshot))
+        manifest = placed.result()
     if manifest is None:
         raise RunDirError(
             f"{run}: not a run directory (no manifest.parquet); give the path of a run"
         )
+    known, others = vouched(snapshot, live)
+    unknown = {part.name for part in others}
+    trusted = [part for part in live if part.name not in unknown]
+    if not deep and len(trusted) > READ_WHOLE:
+        drawn = [trusted[i * len(trusted) // READ_WHOLE] for i in range(READ_WHOLE)]
+    else:
+        drawn = trusted
+    read, bad = _read_whole(run, [*others, *drawn])
+    audited = pl.DataFrame({"part": [part.name for part in drawn]}, schema={"part": pl.String})
+    said = known.join(audited, on="part", how="semi")
+    rows = pl.concat([known.join(audited, on="part", how="anti"), read])
+    return judge(
+        manifest,
+        rows,
+        bad_parts=(*bad.values(), *_lies(said, read, bad)),
+        parts=len(live),
+        read=len(others) + len(drawn),
+    )
 
-    def checked(part: str) -> str | None:
-        try:
-            parts.check(storage.read(storage.join(run, part)), part)
-        except RunDirError as error:
-            return str(error)
-        return None
 
-    names = list_parts(run)
+def _read_whole(run: str, chosen: Sequence[Part]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read and check every byte of some parts; returns their rows, and what is wrong with bad ones.
+
+    A large part is hashed piece by piece, so that a few of them fit in memory at a time.
+    """
+
+    def one(part: Part) -> pl.DataFrame | str:
+        with parts.opened(run, part, whole=False) as file:
+            try:
+                parts.check(file, part.name)
+                file.seek(0)
+                return _light(file, part)
+            except RunDirError as error:
+                return str(error)
+
     with ThreadPoolExecutor(READERS) as pool:
-        verdicts = dict(zip(names, pool.map(checked, names), strict=True))
-    rows = read_outcomes(run, [part for part, bad in verdicts.items() if bad is None])
-    return judge(manifest, rows, tuple(bad for bad in verdicts.values() if bad))
+        found = list(zip(chosen, pool.map(one, chosen), strict=True))
+    rows = [said for _, said in found if not isinstance(said, str)]
+    bad = {part.name: said for part, said in found if isinstance(said, str)}
+    return pl.concat([_EMPTY, *rows]), bad
 
 
-def judge(manifest: pl.DataFrame, rows: pl.DataFrame, bad_parts: tuple[str, ...] = ()) -> Verdict:
+def _lies(said: pl.DataFrame, read: pl.DataFrame, bad: Mapping[str, str]) -> list[str]:
+    """Name the parts whose rows are not those that the index holds of them."""
+    key = ["clip_id", "shard", "outcome", "part"]
+    readable = said.filter(~pl.col("part").is_in(list(bad)))
+    mine = read.join(said.select("part").unique(), on="part", how="semi")
+    differ = [readable.join(mine, on=key, how="anti"), mine.join(readable, on=key, how="anti")]
+    names = sorted(pl.concat(differ)["part"].unique().to_list())
+    return [f"part {name}: its rows are not those in index/; delete index/" for name in names]
+
+
+def judge(
+    manifest: pl.DataFrame,
+    rows: pl.DataFrame,
+    *,
+    bad_parts: tuple[str, ...] = (),
+    parts: int = 0,
+    read: int = 0,
+) -> Verdict:
     """Count the rows against the manifest."""
     present = manifest.filter("present").select("clip_id")
     mine = rows.join(present, on="clip_id", how="semi")
@@ -346,6 +437,8 @@ def judge(manifest: pl.DataFrame, rows: pl.DataFrame, bad_parts: tuple[str, ...]
         duplicate=repeated(ok) + repeated(standing),
         superseded=superseded.height,
         extra=rows.join(present, on="clip_id", how="anti")["clip_id"].n_unique(),
+        parts=parts,
+        read=read,
         bad_parts=bad_parts,
     )
 

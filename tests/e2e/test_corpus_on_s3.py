@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from emer_ray import demo_corpus, storage
-from emer_ray.store import index
+from emer_ray.store import index, layout
 from tests import rows, synth
 
 EMER = str(Path(sys.executable).with_name("emer"))
@@ -87,13 +87,13 @@ def test_two_hundred_clips_survive_bad_files_and_a_killed_driver(
         env=dict(os.environ),
     )
     waited = time.monotonic()
-    while len(index.list_parts(run)) < 12:
+    while len(layout.live(run)) < 12:
         assert driver.poll() is None, driver.stdout.read()  # type: ignore[union-attr]
         assert time.monotonic() - waited < 240, "no parts within 4 minutes"
         time.sleep(0.5)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = {name: storage.read(storage.join(run, name)) for name in index.list_parts(run)}
+    before = {part: storage.read(storage.join(run, part.name)) for part in layout.live(run)}
     assert index.verify(run).missing > 0
 
     done = subprocess.run(command(manifest, run), capture_output=True, text=True)
@@ -107,8 +107,8 @@ def test_two_hundred_clips_survive_bad_files_and_a_killed_driver(
         True: 170,
         False: 10,
     }
-    finished = {name for name in before if index.read_outcomes(run, [name]).height >= 4}
-    assert all(storage.read(storage.join(run, name)) == before[name] for name in finished)
+    finished = [part for part in before if index.read_outcomes(run, [part]).height >= 4]
+    assert all(storage.read(storage.join(run, part.name)) == before[part] for part in finished)
 
     checked = subprocess.run([EMER, "verify", run, "--json"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr

@@ -15,7 +15,7 @@ from emer_ray.errors import BudgetError, ConfigError
 from emer_ray.relabel import relabel
 from emer_ray.reparse import reparse
 from emer_ray.runner import Cluster
-from emer_ray.store import index, parts, record
+from emer_ray.store import index, layout, parts, record
 from tests import rows
 from tests.chat_server import serving
 
@@ -160,15 +160,15 @@ def test_answers_are_read_again_without_a_model(
     assert rows.stored(run) == before
 
     # as if the parser had been worse: what it could not read then, it can now
-    for name in index.list_parts(run):
-        table = parts.read(run, name)
+    for part in layout.live(run):
+        table = parts.read(run, part)
         mended = table.to_pylist()
         for row in mended:
             if row["clip_id"] == "clip-001":
                 row["answers"][0]["raw"] = before["clip-000"]["answers"][0]["raw"]
             if row["clip_id"] == "clip-005":
                 row["answers"][0]["raw"] = "I cannot help with that."
-        (Path(run) / name).write_bytes(
+        (Path(run) / part.name).write_bytes(
             parts.serialise(type(table).from_pylist(mended, schema=table.schema))
         )
     again = reparse(run)

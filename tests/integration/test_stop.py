@@ -13,7 +13,7 @@ import pytest
 
 from emer_ray import storage, watch
 from emer_ray.errors import Interrupted
-from emer_ray.store import claims, drain, index
+from emer_ray.store import claims, drain, index, layout
 from tests import rows
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def arguments(synthetic: Path, folder: Path) -> tuple[list[str], str]:
 
 def wait_for_parts(run: str, process: subprocess.Popen[str], count: int) -> None:
     until = time.monotonic() + 120
-    while len(index.list_parts(run)) < count:
+    while len(layout.live(run)) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)

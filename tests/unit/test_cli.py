@@ -34,7 +34,7 @@ def test_verify_says_so_and_exits_with_zero(run: str) -> None:
     assert code == 0
     found = json.loads(out.splitlines()[-1])
     assert (found["clips"], found["ok"], found["failed"], found["missing"]) == (3, 2, 1, 0)
-    assert err.strip() == "every clip ended exactly once"
+    assert err.startswith("every clip ended exactly once; all 3 parts were read")
 
 
 def test_verify_exits_with_one_and_the_remedy(run: str) -> None:
@@ -112,5 +112,5 @@ def test_flags_are_few_and_known() -> None:
     }
     assert flags == {
         *("--folder", "--json", "--set", "--retry-failed", "--accept", "--take-over"),
-        "--reparse",
+        *("--reparse", "--deep"),
     }

@@ -355,7 +355,7 @@ def test_a_run_directory_is_scored_against_its_own_manifest(tmp_path: Path) -> N
     for number, rows in enumerate(parts):
         table = pl.from_arrow(schema.table(rows, schema.EXPLANATIONS))
         assert isinstance(table, pl.DataFrame)
-        table.write_parquet(tmp_path / "explanations" / f"{number}.parquet")
+        table.write_parquet(tmp_path / "explanations" / f"{number:08d}-0123456789ab.parquet")
     pl.DataFrame(
         {
             "clip_id": ["a", "b", "c"],

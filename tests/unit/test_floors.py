@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "running": ("runner", "watch"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
-        *("bench", "corpus", "reparse", "review", "export", "audit", "compare"),
+        *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
     ),
     "skin": ("cli",),
 }
@@ -42,6 +42,8 @@ OWN_FLOOR_ALLOWED = {
     ("pipeline", "containment"),
     ("pipeline", "stages"),
     ("parse", "metrics"),  # one grammar of label cells, for answers and for tables
+    ("metrics", "store"),  # a run directory is scored like any table of predictions
+    ("reason", "store"),  # and its answers can be replayed
     ("demo", "relabel"),
     ("demo", "show"),
     ("leaderboard", "evaluate"),
@@ -55,7 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
     "boto3": {"storage"},
     "polars": {
         *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
-        *("export", "audit", "compare"),
+        *("export", "audit", "compare", "reparse"),
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},

@@ -137,12 +137,27 @@ def test_a_snapshot_answers_for_its_parts_and_newer_parts_are_read(tmp_path: Pat
     before = index.outcomes(run)
     index.save_snapshot(run, before)
     write(run, 1, ["c"], [])
-    names = {parts.name(folder, 0, FINGERPRINT) for folder in parts.SCHEMAS}
-    for name in names:  # what the snapshot names is not opened again
-        Path(tmp_path, name).write_bytes(b"not parquet")
+    for folder in parts.SCHEMAS:  # what the snapshot vouches for is not opened again
+        path = Path(tmp_path, parts.name(folder, 0, FINGERPRINT))
+        facts = path.stat()
+        path.write_bytes(b"x" * facts.st_size)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     after = index.outcomes(run)
     assert sorted(after["clip_id"].to_list()) == ["a", "b", "c"]
     assert after.columns == schema.INDEX.names
+
+
+def test_a_snapshot_does_not_vouch_for_a_part_that_is_gone_or_stored_anew(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    placed = index.assign_shards(manifest("a", "b", "c", "d"), None, 2)
+    write(run, 0, ["a"], ["b"])
+    write(run, 1, ["c", "d"], [])
+    index.save_snapshot(run, index.outcomes(run))
+    Path(tmp_path, parts.name("explanations", 1, FINGERPRINT)).unlink()
+    assert index.unfinished(placed, index.outcomes(run)) == [1]
+    write(run, 0, ["a", "b"], [])
+    Path(tmp_path, parts.name("failures", 0, FINGERPRINT)).unlink()
+    assert index.outcomes(run).select("clip_id", "outcome").rows() == [("a", "ok"), ("b", "ok")]
 
 
 def test_a_torn_snapshot_costs_time_and_no_truth(tmp_path: Path) -> None:
