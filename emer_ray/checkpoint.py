@@ -41,7 +41,15 @@ THINKERS: Final = {
     "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
 }
 """Model type -> the class that listens, looks and writes; the library's own choice would also load
-what speaks. These are the families that can be split."""
+what speaks."""
+SPLITTABLE: Final = {
+    **THINKERS,
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
+"""Families whose language model takes what its towers made elsewhere."""
+GRIDS: Final = ("video_grid_thw", "video_second_per_grid", "second_per_grid_ts")
+"""Inputs from which positions of pictures are counted, by the names that families give them."""
 
 FILES: Final = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model", "*.gguf")
 """What is taken from a bucket or the hub: no pickles."""
@@ -216,7 +224,28 @@ def takes(model: ModelConfig) -> frozenset[Modality]:
         if "gguf_file" in model.options.get("load", {}):
             return frozenset(("text",))
         return frozenset(("video", "audio", "text"))
-    return frozenset(modalities(found))
+    seen = modalities(found)
+    return frozenset(seen if _shows_video(model, found) else seen - {"video"})
+
+
+def _shows_video(model: ModelConfig, found: Mapping[str, Any]) -> bool:
+    """Tell a model that takes frames in time from one that takes single pictures."""
+    inner = found.get("thinker_config", found)
+    if "video_token_id" in inner or "video_token_index" in inner:
+        return True
+    return _video_processor(model) is not None
+
+
+def _video_processor(model: ModelConfig) -> Any:
+    """Read how a checkpoint prepares frames, from its own file or the one for all its inputs."""
+    own = _told(model, "video_preprocessor_config.json")
+    return own or (_told(model, "processor_config.json") or {}).get("video_processor")
+
+
+def cannot_split(model: ModelConfig) -> str | None:
+    """Name the family of a checkpoint that cannot be split; None where it can, or is unknown."""
+    kind = (_told(model, "config.json") or {}).get("model_type")
+    return None if kind is None or kind in SPLITTABLE else str(kind)
 
 
 FRAME_PIXELS: Final = (128 * 28 * 28, 768 * 28 * 28)
@@ -254,8 +283,10 @@ def embedding_bytes(
     )
     total = 0.0
     if "video" in seen:
-        shape = _told(model, "video_preprocessor_config.json") or {}
-        size = {**shape, **options.processor.get("videos_kwargs", {})}.get("size", {})
+        size = {
+            **(_video_processor(model) or {}),
+            **options.processor.get("videos_kwargs", {}),
+        }.get("size", {})
         least = size.get("shortest_edge", FRAME_PIXELS[0])
         most = size.get("longest_edge", FRAME_PIXELS[1])
         pixels = max(least, min(most, frame_pixels, options.max_pixels or frame_pixels))
@@ -321,11 +352,11 @@ def _class(path: Path, options: TransformersOptions) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
     kind = "llm" if "gguf_file" in options.load else settings(path)["model_type"]
-    if kind in THINKERS:
-        return getattr(transformers, THINKERS[kind])
+    if kind in SPLITTABLE:
+        return getattr(transformers, SPLITTABLE[kind])
     if options.split:
         raise ModelError(
-            f"{path}: a {kind} cannot be split here ({', '.join(THINKERS)} can); "
+            f"{path}: a {kind} cannot be split here ({', '.join(SPLITTABLE)} can); "
             f"set models.<name>.options.split = false"
         )
     if kind in MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
@@ -334,7 +365,7 @@ def _class(path: Path, options: TransformersOptions) -> Any:
 
 
 def _part_of(kind: Any, part: Part) -> Any:
-    """Make the class of a thinker that lacks what the other pool does.
+    """Make the class of a model that lacks what the other pool does.
 
     The library builds a model without memory, then reads the weights that it has a place for: what
     is taken away before is never read. Renaming of weights goes by class name, so it is kept.
@@ -344,7 +375,9 @@ def _part_of(kind: Any, part: Part) -> Any:
         kind.__init__(self, config)
         core = self.model if hasattr(self.model, "visual") else self  # inside since 5.2x
         if part == "language":
-            del core.visual, core.audio_tower
+            del core.visual
+            if hasattr(core, "audio_tower"):
+                del core.audio_tower
         elif core is self:
             del self.model, self.lm_head
         else:

@@ -395,6 +395,12 @@ def _refuse_unfit(config: RunConfig, recipe: recipes.Recipe, step: recipes.Recip
             f"let its options say how it takes them, choose another recipe, or leave them out "
             f"with --set 'modalities={[m for m in config.modalities if m not in blind]}'"
         )
+    if is_split(model) and (kind := checkpoint.cannot_split(model)):
+        raise ConfigError(
+            f"{where}: model {step.model!r} is a {kind}, which cannot be split "
+            f"({', '.join(checkpoint.SPLITTABLE)} can); set models.{step.model}.options.split = "
+            f"false"
+        )
     if model.backend == "embedded" and step.answer != "explanation":
         raise ConfigError(
             f"{where}: the embedded backend composes explanations and reads no prompt; give "

@@ -1,8 +1,8 @@
 """Tiny random models in the layout of the hub, made offline in seconds.
 
 Their architecture is that of the real checkpoints, file names and weight names included; what they
-say is noise. `omni25` and `omni3` take video and sound, `video_text` and `audio_text` one of them,
-`text` neither.
+say is noise. `omni25` and `omni3` take video and sound, `video_text` (Qwen2.5-VL), `qwen3_vl`,
+`llava_video` and `audio_text` one of them, `text` neither.
 """
 
 import json
@@ -13,6 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    LlavaNextImageProcessor,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
+    LlavaNextVideoProcessor,
+    LlavaNextVideoVideoProcessor,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -33,6 +38,10 @@ from transformers import (
     Qwen3OmniMoeProcessor,
     Qwen3OmniMoeThinkerConfig,
     Qwen3OmniMoeThinkerForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
     WhisperFeatureExtractor,
 )
 
@@ -288,6 +297,70 @@ def video_text(folder: Path) -> Path:
     return folder
 
 
+def qwen3_vl(folder: Path) -> Path:
+    """Save a Qwen3-VL: pictures, with features of two inner layers, and text."""
+    tokens = tokenizer(folder)
+    kinds = _pictures(16) | {
+        "video_processor": Qwen3VLVideoProcessor(
+            patch_size=16, size={"shortest_edge": 56 * 56, "longest_edge": 8 * 112**2}
+        )
+    }
+    Qwen3VLProcessor(**kinds, tokenizer=tokens, chat_template=CHAT).save_pretrained(folder)
+    ids = {name: value for name, value in _ids(tokens).items() if not name.startswith("audio")}
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 3,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 128,
+            "num_heads": HEADS,
+            "patch_size": 16,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "out_hidden_size": HIDDEN,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        text_config={**_text(len(tokens), [12, 10, 10]), "head_dim": 64},
+        **ids,
+    )
+    torch.manual_seed(0)
+    _save(Qwen3VLForConditionalGeneration(config).eval(), tokens, folder)
+    return folder
+
+
+def llava_video(folder: Path) -> Path:
+    """Save a LLaVA-NeXT-Video: pictures of one size, pooled two by two, and text."""
+    tokens = tokenizer(folder)
+    side = {"height": 56, "width": 56}
+    LlavaNextVideoProcessor(
+        video_processor=LlavaNextVideoVideoProcessor(size={"shortest_edge": 56}, crop_size=side),
+        image_processor=LlavaNextImageProcessor(size={"shortest_edge": 56}, crop_size=side),
+        tokenizer=tokens,
+        chat_template=CHAT,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+    ).save_pretrained(folder)
+    ids = _ids(tokens)
+    config = LlavaNextVideoConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": HIDDEN,
+            "intermediate_size": 256,
+            "num_hidden_layers": 3,
+            "num_attention_heads": HEADS,
+            "image_size": 56,
+            "patch_size": 14,
+        },
+        text_config={"model_type": "qwen2", **_text(len(tokens))},
+        image_token_index=ids["image_token_id"],
+        video_token_index=ids["video_token_id"],
+        image_grid_pinpoints=[[56, 112], [112, 56]],
+    )
+    torch.manual_seed(0)
+    _save(LlavaNextVideoForConditionalGeneration(config).eval(), tokens, folder)
+    return folder
+
+
 def audio_text(folder: Path) -> Path:
     """Save a Qwen2-Audio: sound and text."""
     tokens = tokenizer(folder)
@@ -322,4 +395,4 @@ def text(folder: Path) -> Path:
     return folder
 
 
-ALL = (omni25, omni3, video_text, audio_text, text)
+ALL = (omni25, omni3, video_text, qwen3_vl, llava_video, audio_text, text)

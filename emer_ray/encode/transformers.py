@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from emer_ray import checkpoint
-from emer_ray.checkpoint import TransformersOptions
+from emer_ray.checkpoint import GRIDS, TransformersOptions
 from emer_ray.errors import ClipError
 from emer_ray.records import DecodedClip, Modality, Tensor
 
@@ -61,16 +61,21 @@ class Towers:
         given = checkpoint.inputs(made, self._options, text, frames, times_s, pcm)
         found: dict[str, torch.Tensor] = {}
         device = self._model.device
+        written = made.tokenizer.decode(given["input_ids"][0])
         if frames is not None:
-            grid = given["video_grid_thw"]
             video = self._model.get_video_features(
-                given["pixel_values_videos"].to(device), grid.to(device), return_dict=True
+                given["pixel_values_videos"].to(device),
+                given["video_grid_thw"].to(device),
+                return_dict=True,
             )
             found["video"] = torch.cat(tuple(video.pooler_output))
             for level, features in enumerate(getattr(video, "deepstack_features", None) or ()):
                 found[f"video.deepstack.{level}"] = torch.cat(tuple(features))
-            found["video_grid_thw"] = grid
-            found["video_second_per_grid"] = torch.as_tensor(given["video_second_per_grid"])
+            found |= {name: torch.as_tensor(given[name]) for name in GRIDS if name in given}
+            # how its place in a prompt is written: tokens, in some families with times between
+            found["video.text"] = _letters(
+                written.split(made.audio_token)[0] if pcm is not None else written
+            )
         if pcm is not None:
             mask = given["feature_attention_mask"]
             audio = self._model.get_audio_features(
@@ -78,11 +83,12 @@ class Towers:
             )
             found["audio"] = audio.last_hidden_state
             found["audio_feature_lengths"] = mask.sum(-1)
+            found["audio.text"] = _letters(made.audio_token * written.count(made.audio_token))
         return tuple(self._tensor(name, value) for name, value in found.items())
 
     def _tensor(self, name: str, value: torch.Tensor) -> Tensor:
         wanted = self._options.embeddings_dtype
-        if value.is_floating_point() and name != "video_second_per_grid" and wanted != "auto":
+        if value.is_floating_point() and name not in GRIDS and wanted != "auto":
             value = value.to(getattr(torch, wanted))
         plain = value.detach().cpu().contiguous()
         return Tensor(
@@ -96,3 +102,7 @@ class Towers:
         """Let the towers go, and the memory of their device."""
         self._model = None
         torch.cuda.empty_cache()
+
+
+def _letters(text: str) -> torch.Tensor:
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)

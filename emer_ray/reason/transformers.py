@@ -98,10 +98,15 @@ class TransformersReasoner:
         clues, text = request.clues, self._chat(request)
         if self._options.split:
             tensors = _used(request)
-            for kind, token in self._placeholders().items():
-                rows = next((t.shape[0] for t in tensors if t.name == kind), 0)
-                text = text.replace(token, token * rows)
+            for tensor in tensors:
+                kind, _, rest = tensor.name.partition(".")
+                if rest == "text":
+                    token = getattr(self._processor, f"{kind}_token")
+                    text = text.replace(token, bytes(tensor.data).decode())
             given = dict(self._tokenizer(text, return_tensors="pt"))
+            if self._processor.return_mm_token_type_ids:
+                kinds = self._processor.create_mm_token_type_ids(given["input_ids"].tolist())
+                given["mm_token_type_ids"] = torch.tensor(kinds)
             return Prepared(request=request, inputs=given, tensors=tensors)
         shown = {part.kind for part in request.parts}
         frames, times_s, pcm = checkpoint.fitted(
@@ -113,9 +118,6 @@ class TransformersReasoner:
         )
         given = checkpoint.inputs(self._processor, self._options, text, frames, times_s, pcm)
         return Prepared(request=request, inputs=given, share=share)
-
-    def _placeholders(self) -> dict[str, str]:
-        return {"video": self._processor.video_token, "audio": self._processor.audio_token}
 
     def _chat(self, request: Request) -> str:
         kinds = {"text": "text", "frames": "video", "audio": "audio"}
@@ -208,7 +210,7 @@ class TransformersReasoner:
                 found.setdefault(tensor.name, []).append(_torch(tensor).to(ids.device))
         given: dict[str, Any] = {
             name: torch.cat(found[name])
-            for name in ("video_grid_thw", "video_second_per_grid", "audio_feature_lengths")
+            for name in (*checkpoint.GRIDS, "audio_feature_lengths")
             if name in found
         }
         if "audio" in found:
@@ -220,7 +222,7 @@ class TransformersReasoner:
             from transformers.modeling_outputs import BaseModelOutputWithPooling
             from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe
 
-            levels = sorted(name for name in found if name.startswith("video.deepstack."))
+            levels = [name for name in found if name.startswith("video.deepstack.")]
             seen: Any = BaseModelOutputWithPooling(pooler_output=tuple(found["video"]))
             if levels:
                 seen = modeling_qwen3_omni_moe.BaseModelOutputWithDeepstackFeatures(
@@ -290,9 +292,11 @@ def _padded(value: torch.Tensor, ends: tuple[int, int], fill: int) -> torch.Tens
 def _used(request: Request) -> tuple[Tensor, ...]:
     """Take the tensors of what the request shows; a step may look at less than was encoded."""
     shown = {part.kind for part in request.parts}
-    kept = [("video", "frames"), ("audio", "audio")]
-    prefixes = tuple(prefix for prefix, kind in kept if kind in shown)
-    return tuple(t for t in request.clues.tensors if prefixes and t.name.startswith(prefixes))
+    return tuple(
+        tensor
+        for tensor in request.clues.tensors
+        if ("audio" if tensor.name.startswith("audio") else "frames") in shown
+    )
 
 
 def _torch(tensor: Tensor) -> torch.Tensor:

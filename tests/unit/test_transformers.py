@@ -5,6 +5,7 @@ compared, at every step of greedy decoding, and negative controls must move them
 """
 
 import dataclasses
+import json
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emer_ray import config, pipeline
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError, ModelError
 from emer_ray.records import Clip, Clues, DecodedClip, MediaFacts, Part, Reply, Request, Tensor
@@ -21,6 +23,9 @@ from tests.tiny_settings import SMALL
 pytestmark = pytest.mark.transformers
 
 OMNI = ("omni25", "omni3")
+SPLITTABLE = (*OMNI, "video_text", "qwen3_vl")
+BY_PIXELS = SPLITTABLE
+"""Families whose processors take a number of pixels; the others take a size."""
 
 
 def clues(number: int, *, frames: int = 7, seconds: float = 1.0) -> Clues:
@@ -52,10 +57,14 @@ def reasoner(path: Path, *, split: bool = False, tokens: int = 12, **options: An
     from emer_ray.reason.transformers import TransformersReasoner
 
     draws = {key: options.pop(key) for key in ("temperature", "top_p") if key in options}
-    small = {} if path.name in ("audio_text", "text") else SMALL
+    small = SMALL if path.name in BY_PIXELS else {}
     chosen = TransformersOptions(split=split, processor=small, dtype="float32", **options)
     config = ModelConfig(backend="transformers", model=str(path), max_tokens=tokens, **draws)
     return TransformersReasoner(path=path, model=config, options=chosen)
+
+
+def senses(name: str) -> tuple[str, ...]:
+    return ("frames", "audio") if name in OMNI else ("frames",)
 
 
 def embedded(path: Path, seen: Clues, **options: Any) -> Clues:
@@ -69,7 +78,8 @@ def embedded(path: Path, seen: Clues, **options: Any) -> Clues:
         | {"n_frames": len(seen.frame_times_s), "decoder": "test"}
     )
     chosen = TransformersOptions(split=True, processor=SMALL, dtype="float32", **options)
-    towers = Towers(path=path, options=chosen, modalities=("video", "audio"))
+    taken = ("video", "audio") if path.name in OMNI else ("video",)
+    towers = Towers(path=path, options=chosen, modalities=taken)
     decoded = DecodedClip(
         clip=Clip(clip_id=seen.clip_id),
         frames=seen.frames,
@@ -89,25 +99,35 @@ def logits(who: Any, *requests: Request) -> Any:
     return torch.stack(who.generate(group, output_logits=True).logits)
 
 
-@pytest.mark.parametrize("name", OMNI)
+@pytest.mark.parametrize("name", SPLITTABLE)
 @pytest.mark.parametrize("number", [0, 1])
 def test_split_and_unsplit_give_equal_logits_at_every_step(
     tiny: Path, name: str, number: int
 ) -> None:
-    seen = clues(number, frames=7 + number, seconds=1 + number)
-    whole = logits(reasoner(tiny / name), asked(seen))
-    parted = logits(reasoner(tiny / name, split=True), asked(embedded(tiny / name, seen)))
-    assert whole.shape[0] == 12
-    assert (whole - parted).abs().max() == 0
+    seen, kinds = clues(number, frames=7 + number, seconds=1 + number), senses(name)
+    whole = reasoner(tiny / name)
+    language = reasoner(tiny / name, split=True)
+    sent = embedded(tiny / name, seen)
+    one, other = whole.prepare(asked(seen, *kinds)), language.prepare(asked(sent, *kinds))
+    assert (one.inputs["input_ids"] == other.inputs["input_ids"]).all()
+    expected = logits(whole, asked(seen, *kinds))
+    assert expected.shape[0] == 12
+    assert (expected - logits(language, asked(sent, *kinds))).abs().max() == 0
+    # other pictures, or none of their grids, would show
+    moved = embedded(tiny / name, dataclasses.replace(clues(9, frames=7 + number), pcm=seen.pcm))
+    assert (expected - logits(language, asked(moved, *kinds))).abs().max() > 1e-3
+    assert {t.name for t in sent.tensors} >= {"video", "video.text", "video_grid_thw"}
 
 
-@pytest.mark.parametrize("name", OMNI)
-def test_logits_are_equal_when_the_towers_run_in_another_process(tiny: Path, name: str) -> None:
+def test_logits_are_equal_when_the_towers_run_in_another_process(tiny: Path) -> None:
     seen = clues(2)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-        sent = other.submit(embedded, tiny / name, seen).result(timeout=120)
-    parted = logits(reasoner(tiny / name, split=True), asked(sent))
-    assert (logits(reasoner(tiny / name), asked(seen)) - parted).abs().max() == 0
+        jobs = {name: other.submit(embedded, tiny / name, seen) for name in SPLITTABLE}
+        sent = {name: job.result(timeout=240) for name, job in jobs.items()}
+    for name in SPLITTABLE:
+        parted = logits(reasoner(tiny / name, split=True), asked(sent[name], *senses(name)))
+        whole = logits(reasoner(tiny / name), asked(seen, *senses(name)))
+        assert (whole - parted).abs().max() == 0, name
 
 
 @pytest.mark.parametrize("name", OMNI)
@@ -148,7 +168,7 @@ def test_controls_move_the_logits(tiny: Path, name: str) -> None:
     assert torch.isfinite(only_seen).all()
 
 
-@pytest.mark.parametrize("name", OMNI)
+@pytest.mark.parametrize("name", SPLITTABLE)
 def test_each_part_reads_only_its_own_weights(tiny: Path, name: str) -> None:
     from emer_ray import checkpoint
 
@@ -215,7 +235,10 @@ def test_the_bytes_of_embeddings_are_estimated_rather_too_high_than_too_low(
 
 @pytest.mark.parametrize(
     ("name", "kinds"),
-    [("video_text", ["frames"]), ("audio_text", ["audio"]), ("text", ["text"])],
+    [
+        *((name, ["frames"]) for name in ("video_text", "qwen3_vl", "llava_video")),
+        *(("audio_text", ["audio"]), ("text", ["text"])),
+    ],
 )
 def test_models_of_one_modality_answer_about_it(tiny: Path, name: str, kinds: list[str]) -> None:
     from emer_ray import checkpoint
@@ -223,11 +246,14 @@ def test_models_of_one_modality_answer_about_it(tiny: Path, name: str, kinds: li
     takes = checkpoint.modalities(checkpoint.settings(tiny / name))
     assert takes == {"text"} | {"frames": {"video"}, "audio": {"audio"}}.get(kinds[0], set())
     who = reasoner(tiny / name)
-    kinds = [kind for kind in kinds if kind != "text"]
-    requests = [asked(clues(number), *(kinds or ["text"])) for number in range(2)]
+    requests = [asked(clues(number), *kinds) for number in range(2)]
     replies = who.explain(requests)
     assert all(isinstance(reply, Reply) and reply.tokens_out for reply in replies)
     assert replies[0] != replies[1]
+    # the same question about other pictures or sound
+    other = dataclasses.replace(clues(1), clip_id="clip-0")
+    moved = (logits(who, requests[0]) - logits(who, asked(other, *kinds))).abs().max()
+    assert (moved > 1e-3) == (name != "text")
 
 
 def test_what_does_not_fit_is_asked_with_less_and_says_so(tiny: Path) -> None:
@@ -289,8 +315,39 @@ def test_options_are_checked_and_families_that_cannot_be_split_refused(tiny: Pat
 
     with pytest.raises(ConfigError, match=r"models\.main\.options\.dtyp: unknown; known: split"):
         TransformersOptions.of(ModelConfig(options={"dtyp": "float32"}), "main")
-    with pytest.raises(ModelError, match="a qwen2 cannot be split"):
-        reasoner(tiny / "text", split=True)
+    for name, kind in (
+        ("text", "qwen2"),
+        ("audio_text", "qwen2_audio"),
+        ("llava_video", "llava_next_video"),
+    ):
+        with pytest.raises(ModelError, match=f"a {kind} cannot be split .*split = false"):
+            reasoner(tiny / name, split=True)
+
+
+def test_what_a_checkpoint_cannot_do_is_refused_before_anything_starts(
+    tiny: Path, tmp_path: Path
+) -> None:
+    def steps(path: Path, **options: Any) -> None:
+        main = {"backend": "transformers", "model": str(path), "options": options}
+        pipeline.steps(config.parse({"models": {"main": main}}), pipeline.Start(run="r"))
+
+    steps(tiny / "omni3", split=True)
+    for name, blind in (
+        *(("video_text", "audio"), ("llava_video", "audio"), ("audio_text", "video")),
+        ("text", "audio and video"),
+    ):
+        with pytest.raises(ConfigError, match=f"cannot take {blind};"):
+            steps(tiny / name)
+    # a model of single pictures has a vision tower too, but no place for a video
+    found = {"model_type": "llava", "vision_config": {}, "audio_config": {}, "hidden_size": 8}
+    (tmp_path / "config.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot take video;"):
+        steps(tmp_path)
+    found |= {"video_token_id": 3}
+    (tmp_path / "config.json").write_text(json.dumps(found), encoding="utf-8")
+    steps(tmp_path)
+    with pytest.raises(ConfigError, match=r"'main' is a llava, which cannot be split \(qwen2_5_om"):
+        steps(tmp_path, split=True)
 
 
 def test_checkpoints_come_from_a_folder_a_bucket_or_a_pinned_hub_id(
