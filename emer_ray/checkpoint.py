@@ -161,7 +161,7 @@ def folder(model: str, revision: str | None, cache: Path, *, code: bool = False)
 
 def local_folder(model: ModelConfig, cache: Path) -> Path:
     """Give the local folder of a configured model's checkpoint (see `folder`)."""
-    code = TransformersOptions.of(model).trust_remote_code
+    code = bool(model.options.get("trust_remote_code", False))
     return folder(model.model, model.revision, cache, code=code)
 
 

@@ -382,11 +382,7 @@ def sees(model: ModelConfig, name: str) -> frozenset[Modality]:
             return checkpoint.takes(model)
         case "vllm":
             checkpoint.VllmOptions.of(model, name)
-            if importlib.util.find_spec("vllm") is None:
-                raise ConfigError(
-                    f"models.{name}: vllm is not installed; pip install 'emer-ray[vllm]' in an "
-                    f"environment of its own (docs/vllm.md), on every node"
-                )
+            _refuse_without_vllm(name)
             return checkpoint.takes(model)
         case "embedded":
             if model.options:
@@ -394,6 +390,15 @@ def sees(model: ModelConfig, name: str) -> frozenset[Modality]:
                     f"models.{name}.options: the embedded backend has none (got {model.options})"
                 )
             return everything
+
+
+def _refuse_without_vllm(name: str) -> None:
+    """Notice before anything starts what an engine would notice minutes later, on a worker."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            f"models.{name}: vllm is not installed; pip install 'emer-ray[vllm]' in an environment "
+            f"of its own, on every node (docs/vllm.md)"
+        )
 
 
 def openai_backend() -> ModuleType:

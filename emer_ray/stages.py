@@ -611,10 +611,8 @@ def make_reasoner(model: ModelConfig, seat: Seat) -> Reasoner:
         case "vllm":
             from emer_ray.reason.vllm import VllmReasoner
 
+            path = checkpoint.local_folder(model, weights.cache_dir())
             engine = checkpoint.VllmOptions.of(model)
-            path = checkpoint.folder(
-                model.model, model.revision, weights.cache_dir(), code=engine.trust_remote_code
-            )
             return VllmReasoner(path=path, model=model, options=engine)
 
 
