@@ -249,7 +249,6 @@ def _find(
     seed: int,
 ) -> _Found:
     names = before.families
-    main = before.main.replace_strict({n: i for i, n in enumerate(names)}, return_dtype=pl.Int64)
     shared = [name for name in names if name in after.families]
     both = np.zeros(len(compared), bool)
     for name in shared:
@@ -258,8 +257,8 @@ def _find(
     confidence = compared["confidence"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     findings = noise.findings(
         before.shares,
-        main.to_numpy(),
-        noise.features(after.strength, confidence),
+        before.main_numbers(),
+        noise.features(after.strength, after.main_numbers(), confidence),
         ~both,
         stats.blocks(_clusters(compared, cluster)),
         resamples=resamples,

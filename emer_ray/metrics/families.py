@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from emer_ray.metrics import lexicon
@@ -118,6 +119,11 @@ class Strengths:
         none = np.zeros_like(self.strength)
         shares: Floats = np.divide(self.strength, total, out=none, where=total > 0)
         return shares
+
+    def main_numbers(self) -> npt.NDArray[np.int64]:
+        """The main family of each clip as its number; every clip must have one."""
+        numbers = {name: number for number, name in enumerate(self.families)}
+        return self.main.replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
 
 
 def strengths(labels: pl.Series, on: Ground) -> Strengths:

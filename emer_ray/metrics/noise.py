@@ -43,14 +43,15 @@ _STEPS: Final = 200
 _SETTLED: Final = 1e-4
 
 
-def features(strength: Floats, confidence: Floats | None = None) -> Floats:
-    """Describe evidence to the calibration: the strongest family, every strength, how strong the
-    strongest is, and the row's own confidence beside it.
+def features(strength: Floats, main: Ints, confidence: Floats | None = None) -> Floats:
+    """Describe evidence to the calibration: the main family, every strength, how strong the main
+    one is, and the row's own confidence beside it.
 
-    `strength` is [clips, families]; `confidence` is [clips], NaN where a row has none.
+    `strength` is [clips, families], `main` the number of each clip's main family; `confidence` is
+    [clips], NaN where a row has none.
     """
     top = np.zeros_like(strength)
-    top[np.arange(len(strength)), strength.argmax(axis=1)] = strength.max(axis=1) > 0
+    top[np.arange(len(strength)), main] = 1
     parts = [top, strength, top * strength]
     if confidence is not None and not np.isnan(confidence).all():
         known = np.where(np.isnan(confidence), np.nanmean(confidence), confidence)

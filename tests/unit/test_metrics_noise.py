@@ -21,7 +21,7 @@ def find(corpus: Planted, resamples: int = 200) -> noise.Findings:
     return noise.findings(
         np.eye(corpus.strength.shape[1])[corpus.old],
         corpus.old,
-        noise.features(corpus.strength),
+        noise.features(corpus.strength, corpus.guess),
         corpus.strength[at, corpus.old] <= 0,
         stats.blocks(pl.Series(corpus.clip_ids())),
         resamples=resamples,
@@ -140,7 +140,7 @@ def test_the_calibration_recovers_frequencies() -> None:
 
 def test_no_clip_is_judged_by_its_own_label() -> None:
     corpus = planted.corpus(2, clips=400)
-    evidence = noise.features(corpus.strength)
+    evidence = noise.features(corpus.strength, corpus.guess)
     folds = np.arange(400) % 4
     old = np.eye(6)[corpus.old]
     before, _ = noise.cross_fitted(evidence, old, folds)
