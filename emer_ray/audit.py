@@ -149,6 +149,7 @@ def audit(
     everything = {
         **facts,
         "agreement": [asdict(row) for row in metrics],
+        "calibration": [asdict(row) for row in found.noise.metrics],
         "confusion": fixed.confusion(scores, "old_family", "new_family").to_dicts(),
         "families_supported": {
             "old": _sizes(before.strength),

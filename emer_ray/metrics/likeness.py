@@ -18,6 +18,7 @@ MOST_WORDS: Final = 256
 """Label words that are dimensions, the most frequent ones."""
 _CLIPPED: Final = 3.0
 _AT_ONCE: Final = 512
+_ALIKE: Final = 1e-9
 
 BASIS: Final = "label words by support, and means of the measures; not learned"
 
@@ -86,16 +87,16 @@ def _measures(measures: pl.Series) -> Floats:
 def nearest(
     vectors: Floats, of: Sequence[int], among: Sequence[int], count: int
 ) -> list[list[tuple[int, float]]]:
-    """For each clip of `of` the `count` clips of `among` with the largest cosine, itself left out;
-    of equals the first.
+    """For each clip of `of` the `count` clips of `among` with the largest cosine, of equals the
+    first; itself and clips that are not alike at all (0 or less) are left out.
     """
     found: list[list[tuple[int, float]]] = []
     others = np.asarray(among, dtype=np.int64)
     for start in range(0, len(of), _AT_ONCE):
         mine = np.asarray(of[start : start + _AT_ONCE], dtype=np.int64)
         likeness = vectors[mine] @ vectors[others].T
-        likeness[mine[:, None] == others[None, :]] = -np.inf
+        likeness[mine[:, None] == others[None, :]] = 0
         best = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
         for row, places in zip(likeness, best, strict=True):
-            found.append([(int(others[p]), float(row[p])) for p in places if np.isfinite(row[p])])
+            found.append([(int(others[p]), float(row[p])) for p in places if row[p] > _ALIKE])
     return found

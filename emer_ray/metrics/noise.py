@@ -132,20 +132,21 @@ def confident(expected: Floats, old: Ints) -> Ints:
     return np.where(reached.any(axis=1), best, -1)
 
 
-def confident_rate(sure: Ints, old: Ints, n_families: int) -> float | None:
-    """Share of wrong labels by the confident joint, its rows weighed by their labels' frequency.
+def confident_rate(sure: Ints, carries: Bools, old: Ints) -> float | None:
+    """Share of wrong labels by the confident joint, its rows weighed by their labels' frequency;
+    null where no evidence is confident.
 
-    It takes confident evidence to be right, so weak evidence makes it too high.
+    It takes confident evidence to be right, so weak evidence makes it too high. `carries` is
+    [clips, families], for clips with several old labels; `old` is the main one.
     """
     counted = sure >= 0
-    joint = np.zeros((n_families, n_families))
-    np.add.at(joint, (old[counted], sure[counted]), 1)
-    carried = np.bincount(old, minlength=n_families)
-    seen = joint.sum(axis=1)
-    if not seen.any():
+    if not counted.any():
         return None
-    wrong = 1 - ratio(np.diag(joint), seen, undefined=1.0)
-    return float((wrong * carried).sum() / carried.sum())
+    n = carries.shape[1]
+    wrong = counted & ~carries[np.arange(len(old)), np.maximum(sure, 0)]
+    seen = np.bincount(old[counted], minlength=n).astype(np.float64)
+    share = ratio(np.bincount(old[wrong], minlength=n).astype(np.float64), seen, undefined=0.0)
+    return float((share * np.bincount(old, minlength=n)).sum() / len(old))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +223,7 @@ def findings(
         rate=min(left.value, high) if known and left.value is not None else None,
         low=0.0,
         high=high,
-        confident_rate=confident_rate(sure, main, old.shape[1]) if claims else None,
+        confident_rate=confident_rate(sure, carries, main) if claims else None,
         metrics=rows,
     )
 

@@ -167,6 +167,8 @@ def test_confident_learning_by_hand() -> None:
     swapped = np.array([0, 0, 1, 1, 0])
     # now 0.6833 and 0.55: clip 3 carries 1 and is sure of 0
     assert noise.confident(expected, swapped).tolist() == [0, -1, 1, 0, -1]
-    assert noise.confident_rate(noise.confident(expected, swapped), swapped, 2) == pytest.approx(
-        (0 * 3 + 0.5 * 2) / 5
-    )
+    sure = noise.confident(expected, swapped)
+    rate = noise.confident_rate(sure, np.eye(2)[swapped] > 0, swapped)
+    assert rate == pytest.approx((0 * 3 + 0.5 * 2) / 5)
+    assert noise.confident_rate(sure, np.ones((5, 2), bool), swapped) == 0
+    assert noise.confident_rate(np.full(5, -1), np.eye(2)[swapped] > 0, swapped) is None
