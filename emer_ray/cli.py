@@ -656,6 +656,67 @@ def compare(
 
 
 @main.command()
+@click.argument("run")
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="The page, local or s3://; default: report.html in the run directory.",
+)
+@click.option("--cards", default=48, show_default=True, help="Clips shown whole, as a sample.")
+@click.option("--clip", "clips", multiple=True, metavar="ID", help="Show this clip; repeatable.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option(
+    "--embed-media",
+    is_flag=True,
+    help="Embed pictures and sound of gated and unknown licences too; mind their terms.",
+)
+@json_option
+def report(
+    run: str,
+    out: str | None,
+    cards: int,
+    clips: tuple[str, ...],
+    seed: int,
+    embed_media: bool,
+    as_json: bool,
+) -> None:
+    """Write one HTML file that shows a run: opens offline, needs nothing else.
+
+    What was run, how it ended, labels, metrics, audit, and a sample of clips as cards: pictures at
+    the times that clues cite, sound, time axis, explanation. Figures are those of the run
+    directory; `emer evaluate --out RUN` and `emer audit` put theirs there.
+
+    \b
+    emer report runs/first -o report.html
+    """
+    from emer_ray.errors import ConfigError
+
+    try:
+        from emer_ray.report import Options
+        from emer_ray.report import report as run_report
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"report: {error.name} is not installed; pip install 'emer-ray[report]'"
+        ) from None
+    options = Options(out=out, cards=cards, clips=clips, seed=seed, embed_media=embed_media)
+    found = run_report(run, options)
+    click.echo(
+        f"{found['report']}: {found['mb']:.1f} MB, {found['cards']} of {found['clips']} clips as "
+        f"cards"
+    )
+    if found["withheld"]:
+        _say(
+            f"{found['withheld']} cards without pictures and sound: their licence is gated or "
+            f"unknown; --embed-media puts them in"
+        )
+    if found["unreadable"]:
+        _say(f"{found['unreadable']} cards without pictures: their media could not be read")
+    if as_json:
+        print_json(found)
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.argument("root", required=False)
 @click.option(

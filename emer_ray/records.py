@@ -39,6 +39,12 @@ AUDIO_HZ = 16_000
 """Rate of every decoded sound in the project."""
 
 
+def is_gated(licence_tag: str | None) -> bool:
+    """Tell whether a licence is gated or unknown, so that a clip's media may not leave unasked."""
+    tag = (licence_tag or "").strip().lower()
+    return tag in ("", "unknown") or tag.startswith("gated")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
     """What to look at: a window of a file, and the words said in it."""

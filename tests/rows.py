@@ -5,11 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
-from emer_ray import prompts
+from emer_ray import config as configuration
+from emer_ray import manifest as manifests
+from emer_ray import pipeline, prompts
 from emer_ray.records import Clues, Request
-from emer_ray.store import layout, parts
+from emer_ray.relabel import relabel
+from emer_ray.store import index, layout, parts
 
 VARIES = ("latency_s", "worker")
 
@@ -18,6 +22,25 @@ def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """Write a JSONL manifest."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def local_run(settings: Mapping[str, Any]) -> str:
+    """Make a run directory without Ray: the serial twin explains the clips, `relabel` then finds
+    nothing left to do and writes the record.
+    """
+    config = configuration.parse(settings)
+    run = config.output.run
+    assert run is not None
+    flow = pipeline.steps(config, pipeline.Start(run=run, contained=False))
+    clips_per_shard, _ = pipeline.shard_clips(config, flow)
+    listed = pl.DataFrame(pl.from_arrow(manifests.load(config.input)))
+    placed = index.assign_shards(listed, None, clips_per_shard)
+    index.save_manifest(run, placed)
+    clips = index.clips_of(placed, index.unfinished(placed, index.outcomes(run)))
+    for _ in pipeline.run_local(flow, index.shard_tables(clips)):
+        pass
+    relabel(config)
+    return run
 
 
 def stored(run: str) -> dict[str, dict[str, Any]]:

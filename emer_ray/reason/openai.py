@@ -31,7 +31,7 @@ from PIL import Image
 from emer_ray.config import ModelConfig, PriceConfig
 from emer_ray.errors import BudgetError, ClipError, ConfigError, ModelError
 from emer_ray.reason import Seat
-from emer_ray.records import AUDIO_HZ, Frames, Modality, Pcm, Reply, Request
+from emer_ray.records import AUDIO_HZ, Frames, Modality, Pcm, Reply, Request, is_gated
 
 OPENAI: Final = "https://api.openai.com/v1"
 
@@ -175,12 +175,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def is_gated(licence_tag: str | None) -> bool:
-    """Tell whether a licence is gated or unknown, so that a clip may not leave unasked."""
-    tag = (licence_tag or "").strip().lower()
-    return tag in ("", "unknown") or tag.startswith("gated")
 
 
 class Bucket:

@@ -24,6 +24,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
+        "report",
     ),
     "skin": ("cli",),
 }
@@ -46,6 +47,7 @@ OWN_FLOOR_ALLOWED = {
     ("reason", "store"),  # and its answers can be replayed
     ("demo", "relabel"),
     ("demo", "show"),
+    ("demo", "report"),
     ("leaderboard", "evaluate"),
 }
 """Imports between modules of one floor, each a decision."""
@@ -58,10 +60,13 @@ LIBRARIES: dict[str, set[str]] = {
     "polars": {
         *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
         *("export", "audit", "compare", "reparse"),
+        "report",
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},
     "httpx": {"reason"},
+    "jinja2": {"report"},
+    "vl_convert": {"report"},
     "onnxruntime": {"perceive", "reason"},
     "ai_edge_litert": {"perceive"},
     "torch": {"checkpoint", "encode", "reason"},
