@@ -19,7 +19,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -63,38 +63,24 @@ SAYING: Final = ("config.json", "generation_config.json", "model.safetensors.ind
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-class TransformersOptions(BaseModel):
-    """`models.<name>.options` of the transformers backend."""
+class CheckpointOptions(BaseModel):
+    """What the backends that load a checkpoint have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    split: bool = False
-    """Run the towers in a pool of their own and send embeddings to the language model."""
     dtype: Dtype = "auto"
     """Of weights and arithmetic; auto = as the checkpoint says."""
-    embeddings_dtype: Dtype = "auto"
-    """Of embeddings on their way between pools; auto = as the towers give them."""
-    device: str = "auto"
-    """auto = a GPU where the actor has one."""
-    batch_tokens: Count = 16_384
-    """Clips are asked together as long as prompt and answer, padded, take no more tokens."""
     max_frames: Count | None = None
     max_pixels: Count | None = None
     """Of one frame; larger ones are made smaller."""
     max_audio_s: Positive | None = None
     """Sound beyond it is not heard."""
-    max_prompt_tokens: Count | None = None
-    """A clip whose prompt is longer is asked with fewer frames and less sound."""
     trust_remote_code: bool = False
-    load: dict[str, Any] = Field(default_factory=dict)
-    """Goes to `from_pretrained`: quantization_config, attn_implementation, device_map, …"""
-    generate: dict[str, Any] = Field(default_factory=dict)
-    """Goes to `generate`, for example repetition_penalty."""
     processor: dict[str, Any] = Field(default_factory=dict)
-    """Goes to the processor: videos_kwargs, audio_kwargs."""
+    """Goes to the processor: videos_kwargs, audio_kwargs; for vllm, plain keys such as size."""
 
     @classmethod
-    def of(cls, model: ModelConfig, name: str = "<name>") -> "TransformersOptions":
+    def of(cls, model: ModelConfig, name: str = "<name>") -> Self:
         """Check plain options; raises ConfigError for an unknown or impossible one."""
         try:
             return cls.model_validate(model.options)
@@ -106,6 +92,50 @@ class TransformersOptions(BaseModel):
                 f"unknown; known: {known}" if first["type"] == "extra_forbidden" else first["msg"]
             )
             raise ConfigError(f"{path}: {wrong} (got {first['input']!r})") from None
+
+
+class TransformersOptions(CheckpointOptions):
+    """`models.<name>.options` of the transformers backend."""
+
+    split: bool = False
+    """Run the towers in a pool of their own and send embeddings to the language model."""
+    embeddings_dtype: Dtype = "auto"
+    """Of embeddings on their way between pools; auto = as the towers give them."""
+    device: str = "auto"
+    """auto = a GPU where the actor has one."""
+    batch_tokens: Count = 16_384
+    """Clips are asked together as long as prompt and answer, padded, take no more tokens."""
+    max_prompt_tokens: Count | None = None
+    """A clip whose prompt is longer is asked with fewer frames and less sound."""
+    load: dict[str, Any] = Field(default_factory=dict)
+    """Goes to `from_pretrained`: quantization_config, attn_implementation, device_map, …"""
+    generate: dict[str, Any] = Field(default_factory=dict)
+    """Goes to `generate`, for example repetition_penalty."""
+
+
+class VllmOptions(CheckpointOptions):
+    """`models.<name>.options` of the vllm backend."""
+
+    NOT_RESULTS: ClassVar[frozenset[str]] = frozenset(
+        {"tensor_parallel_size", "gpu_memory_utilization", "max_num_seqs"}
+    )
+    """Options that say where and how fast, not what."""
+
+    tensor_parallel_size: Count = 1
+    """GPUs of one engine; `pools.<step>.gpus` gives them to its actor."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Part of the GPU's memory for weights and cache; null = vLLM's own choice."""
+    max_model_len: Count | None = None
+    """Tokens of prompt and answer; null = as the checkpoint says. A clip whose prompt is longer is
+    asked with fewer frames and less sound."""
+    max_num_seqs: Count | None = None
+    """Requests that the engine answers at a time."""
+    structured: bool = True
+    """Hold answers to the JSON schema of their step, where it has one."""
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Goes to vLLM's SamplingParams, for example repetition_penalty or top_k."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """Goes to vLLM's engine arguments, over what is set here: quantization, enforce_eager, …"""
 
 
 def folder(model: str, revision: str | None, cache: Path, *, code: bool = False) -> Path:
@@ -131,7 +161,7 @@ def folder(model: str, revision: str | None, cache: Path, *, code: bool = False)
 
 def local_folder(model: ModelConfig, cache: Path) -> Path:
     """Give the local folder of a configured model's checkpoint (see `folder`)."""
-    code = TransformersOptions.of(model).trust_remote_code
+    code = bool(model.options.get("trust_remote_code", False))
     return folder(model.model, model.revision, cache, code=code)
 
 
@@ -312,11 +342,11 @@ def _told(model: ModelConfig, name: str) -> Any:
         return None
 
 
-def processor(path: Path, options: TransformersOptions) -> Any:
+def processor(path: Path, options: CheckpointOptions) -> Any:
     """Load what turns text, frames and sound into a model's inputs; for text alone a tokenizer."""
     from transformers import AutoProcessor, AutoTokenizer
 
-    gguf = options.load.get("gguf_file")
+    gguf = options.load.get("gguf_file") if isinstance(options, TransformersOptions) else None
     kind = AutoTokenizer if gguf or modalities(settings(path)) == {"text"} else AutoProcessor
     extra = {"gguf_file": gguf} if gguf else {}
     made = kind.from_pretrained(
@@ -435,7 +465,7 @@ SHARES: Final = (1.0, 0.5, 0.25)
 
 
 def fitted(
-    options: TransformersOptions,
+    options: CheckpointOptions,
     frames: Frames | None,
     times_s: Sequence[float],
     pcm: Pcm | None,

@@ -90,7 +90,7 @@ class MediaConfig(_Section):
         return self
 
 
-Backend = Literal["embedded", "fake", "openai", "replay", "transformers"]
+Backend = Literal["embedded", "fake", "openai", "replay", "transformers", "vllm"]
 Dollars = Annotated[float, Field(ge=0)]
 
 
@@ -122,6 +122,10 @@ class ModelConfig(_Section):
     max_text_tokens: Count = 4096
     """Tokens that the words and earlier answers of one clip may put into a prompt, by estimate; the
     longest are shortened to fit, and the row notes it."""
+    answer_chars: Count | None = None
+    """Characters that all strings of a structured answer may have together: lists and strings get
+    limits, so that one that never ends by itself does not fill the answer. Left out: eight times
+    `max_tokens` for vllm, no limits elsewhere, because some endpoints refuse such a schema."""
     send_gated: bool = False
     """Send clips of a gated or unknown licence to a host that is not this one."""
     price: PriceConfig | None = None
@@ -138,6 +142,9 @@ class PoolConfig(_Section):
     memory_mb: Count | None = None
     batch: Count | None = None
     """Clips handed to the model at once; null = a whole shard."""
+    shards: Count | None = None
+    """Shards that an actor works on side by side, so that an engine never runs dry between two;
+    for vllm only. Left out: 8."""
     deadline_s: Positive | None = None
     """Seconds per clip. A batch that takes longer ends its process and is tried clip by clip; a
     clip that hangs alone three times is failed as `timeout`."""

@@ -3,7 +3,9 @@
 `through` is the only place where an exception becomes data. What ends the process (a crash, a hang,
 a process that swells) is bounded by claims: Ray starts the actor again and repeats the shard, the
 claim tells that a process died on it, and the shard goes clip by clip until the one that does it is
-known (design §5). Nothing here knows what a stage does, or Ray.
+known (design §5). Shards may be at work side by side in one process, where a stage can do that;
+a clip on its own has the process to itself, so that its blame is exact. Nothing here knows what a
+stage does, or Ray.
 """
 
 import faulthandler
@@ -23,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from emer_ray.config import Fault
-from emer_ray.errors import ClipError, EmerError, FailureKind
+from emer_ray.errors import ClipError, EmerError, EngineDied, FailureKind
 from emer_ray.store import claims
 
 log = logging.getLogger(__name__)
@@ -182,9 +184,17 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
         return []
     if guard.run is None:
         return _batched(rows, work, guard, None)
-    held = claims.claim(guard.run, stage, rows[0]["shard"])
+    with _ROOM.together():  # claimed inside: who waits while a clip kills the process pays nothing
+        held = claims.claim(guard.run, stage, rows[0]["shard"])
+        answers = _released(held, lambda: _batched(rows, work, guard, held)) if held.first else None
+    return answers or _released(held, lambda: _one_by_one(rows, work, guard, held))
+
+
+def _released(
+    held: claims.Claim, answered: Callable[[], list[Row | ClipError]]
+) -> list[Row | ClipError]:
     try:
-        answers = _claimed(rows, work, guard, held)
+        answers = answered()
     except EmerError:
         held.release()  # the run's mistake, which no clip pays for when it starts again
         raise
@@ -192,21 +202,62 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
     return answers
 
 
-def _claimed(
+def _one_by_one(
     rows: list[Row], work: Work, guard: Guard, held: claims.Claim
 ) -> list[Row | ClipError]:
-    if held.first:
-        return _batched(rows, work, guard, held)
     answers: list[Row | ClipError] = []
     for row in rows:
         clip_id = row["clip_id"]
         if held.exhausted(clip_id):
             answers.append(_given_up(clip_id, held))
             continue
-        held.try_alone(clip_id)
-        answers += _batched([row], work, guard, held)
-        held.succeeded(clip_id)
+        with _ROOM.alone():
+            held.try_alone(clip_id)
+            answers += _batched([row], work, guard, held)
+            held.succeeded(clip_id)
     return answers
+
+
+class _Room:
+    """Shards side by side, or one clip with nobody beside it; who wants to be alone goes first."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._lonely = 0
+        """Clips that are alone or wait for it."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lonely)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._lonely += 1
+            self._changed.wait_for(lambda: not self._inside)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._lonely -= 1
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+
+_ROOM: Final = _Room()
+"""Of this process."""
 
 
 def _given_up(clip_id: str, held: claims.Claim) -> ClipError:
@@ -236,7 +287,8 @@ def _attempt(
     """Call `work`; the one place where an unexpected exception becomes a row.
 
     It is retried clip by clip first, so that only the clip that raises it pays. Errors that concern
-    the run rather than a clip propagate; memory errors end a contained process, whose claim counts.
+    the run rather than a clip propagate; memory errors and the death of an engine end a contained
+    process, whose claim counts.
     """
     try:
         for row in rows:
@@ -247,10 +299,11 @@ def _attempt(
             return [error]
     except EmerError:
         raise
-    except MemoryError:
+    except (MemoryError, EngineDied) as error:
         if held is None:
             raise
-        _give_up(held, "memory")
+        log.error("%s: %s; ending the process", type(error).__name__, error)
+        _give_up(held, "memory" if isinstance(error, MemoryError) else "crashed")
     except Exception as error:
         if len(rows) == 1:
             log.exception("clip %s", rows[0]["clip_id"])
@@ -308,13 +361,40 @@ def _watched(seconds: float, memory_mb: int | None, held: claims.Claim | None) -
 
     thread = threading.Thread(target=watch, name="emer-watchdog", daemon=True)
     thread.start()
-    faulthandler.dump_traceback_later(seconds + NATIVE_GRACE_S, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        done.set()
-        thread.join()
+    with _TIMER.running(until):
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+class _Timer:
+    """The timer in C, of which a process has one: it ends with the last of what runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends: list[float] = []
+
+    @contextmanager
+    def running(self, until: float) -> Iterator[None]:
+        self._set(self._ends.append, until)
+        try:
+            yield
+        finally:
+            self._set(self._ends.remove, until)
+
+    def _set(self, change: Callable[[float], None], until: float) -> None:
+        with self._lock:
+            change(until)
+            if not self._ends:
+                faulthandler.cancel_dump_traceback_later()
+                return
+            left = max(self._ends) - time.monotonic() + NATIVE_GRACE_S
+            faulthandler.dump_traceback_later(max(left, CHECK_S), exit=True)
+
+
+_TIMER: Final = _Timer()
 
 
 def _give_up(held: claims.Claim, kind: FailureKind) -> None:

@@ -9,6 +9,7 @@
     ├── BudgetError        a run went over its budget; what it wrote stays                 (exit 1)
     ├── Interrupted        a run was asked to stop and did; starting again resumes        (exit 75)
     └── ClipError          the expected failure of one clip; a row, never the end of a run
+    EngineDied             outside the tree: an actor ends itself and is started again
 
 A message names the thing, the value and the remedy. Nothing decides by message text: `StorageError`
 and `ClipError` carry a `kind` out of a closed set.
@@ -122,3 +123,10 @@ class ClipError(EmerError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return (type(self), (self.kind, str(self)))
+
+
+class EngineDied(Exception):
+    """A model's engine, a process of its own, is gone: this actor is of no use without it.
+
+    A contained stage ends its process, whose claim bounds how often a clip may do that.
+    """

@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -86,6 +86,8 @@ class Pool:
     memory_mb: int | None
     reason: str
     """Why it is staffed so."""
+    shards: int = 1
+    """Shards that an actor works on side by side."""
 
 
 def recipe_of(config: RunConfig) -> recipes.Recipe:
@@ -193,7 +195,7 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
                     "drops": drops,
                     "earlier": start.earlier,
                 },
-                pool=f"reason.{step.model}",
+                pool=f"reason.{_engine(recipe, models, step.model)}",
                 shares_model=True,
             )
         )
@@ -218,6 +220,13 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
         )
     )
     return flow
+
+
+def _engine(recipe: recipes.Recipe, models: Mapping[str, ModelConfig], name: str) -> str:
+    """Name the first model of the recipe that is the same engine: one is enough for both."""
+    if models[name].backend != "vllm":
+        return name
+    return next(step.model for step in recipe.steps if models[step.model] == models[name])
 
 
 def is_split(model: ModelConfig) -> bool:
@@ -276,7 +285,15 @@ def asked(config: RunConfig) -> list[parse.Asked]:
     return [_asked(step) for step in recipe_of(config).steps]
 
 
+ANSWER_CHARS_PER_TOKEN = 8
+"""`answer_chars` where vLLM answers and nothing is said: twice what English prose needs."""
+
+
 def _question(config: RunConfig, step: recipes.RecipeStep) -> prompts.Question:
+    model = _model(config, step.model)
+    answer_chars = model.answer_chars
+    if answer_chars is None and model.backend == "vllm":
+        answer_chars = ANSWER_CHARS_PER_TOKEN * model.max_tokens
     return prompts.question(
         step=step.name,
         prompt=step.prompt,
@@ -284,7 +301,8 @@ def _question(config: RunConfig, step: recipes.RecipeStep) -> prompts.Question:
         language=config.language,
         modalities=step.modalities,
         choices=step.choices,
-        max_text_tokens=_model(config, step.model).max_text_tokens,
+        max_text_tokens=model.max_text_tokens,
+        answer_chars=answer_chars,
     )
 
 
@@ -362,12 +380,25 @@ def sees(model: ModelConfig, name: str) -> frozenset[Modality]:
         case "transformers":
             checkpoint.TransformersOptions.of(model, name)
             return checkpoint.takes(model)
+        case "vllm":
+            checkpoint.VllmOptions.of(model, name)
+            _refuse_without_vllm(name)
+            return checkpoint.takes(model)
         case "embedded":
             if model.options:
                 raise ConfigError(
                     f"models.{name}.options: the embedded backend has none (got {model.options})"
                 )
             return everything
+
+
+def _refuse_without_vllm(name: str) -> None:
+    """Notice before anything starts what an engine would notice minutes later, on a worker."""
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            f"models.{name}: vllm is not installed; pip install 'emer-ray[vllm]' in an environment "
+            f"of its own, on every node (docs/vllm.md)"
+        )
 
 
 def openai_backend() -> ModuleType:
@@ -468,11 +499,35 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
 
 
 def _staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
+    engine = _vllm(members)
+    if want.shards and engine is None:
+        raise ConfigError(
+            f"pools.{members[0].name}.shards: only models of the vllm backend work on several "
+            f"shards side by side; leave it out"
+        )
+    if engine and want.gpus and want.gpus != engine.tensor_parallel_size and want.gpus >= 1:
+        raise ConfigError(
+            f"pools.{members[0].name}.gpus = {want.gpus:g}, but the model's "
+            f"tensor_parallel_size = {engine.tensor_parallel_size}; an actor holds one engine, so "
+            f"give both the same number"
+        )
     if want.gpus:
         actors, reason = max(1, int(gpus / want.gpus)), f"one per {want.gpus:g} of {gpus:g} GPUs"
     else:
         actors, reason = 1, "one light actor keeps up with the decoders of a node"
-    return _pool(name, members, want, actors, 1.0 if want.gpus else 0.5, reason)
+    pool = _pool(name, members, want, actors, 1.0 if want.gpus else 0.5, reason)
+    return replace(pool, shards=want.shards or VLLM_SHARDS) if engine else pool
+
+
+VLLM_SHARDS = 8
+
+
+def _vllm(members: Sequence[Step]) -> checkpoint.VllmOptions | None:
+    """Give the options of the engine that a group of steps asks, if it does."""
+    models = [step.settings["model"] for step in members if step.stage is stages.Reason]
+    if not models or models[0].backend != "vllm":
+        return None
+    return checkpoint.VllmOptions.of(models[0])
 
 
 def _decoders(
@@ -563,7 +618,7 @@ def run_local(flow: Sequence[Step], tables: Iterable[pa.Table]) -> Iterator[pa.T
 
 def in_flight(config: RunConfig, chosen: Sequence[Pool]) -> int:
     """Choose how many shards may be under way: enough that no actor waits for its next."""
-    return config.output.in_flight or 4 * sum(pool.max_actors for pool in chosen)
+    return config.output.in_flight or sum(pool.max_actors * (3 + pool.shards) for pool in chosen)
 
 
 def provenance(config: RunConfig) -> Provenance:
@@ -598,7 +653,7 @@ def versions() -> dict[str, str]:
         "ray",
         "soxr",
     )
-    extras = [name for name in ("torch", "transformers") if importlib.util.find_spec(name)]
+    extras = [name for name in ("torch", "transformers", "vllm") if importlib.util.find_spec(name)]
     found = {name: importlib.metadata.version(name) for name in (*known, *extras)}
     return {"emer_ray": __version__, "python": platform.python_version(), **found}
 
@@ -648,8 +703,11 @@ def _model_parts(model: ModelConfig) -> dict[str, Any]:
         from emer_ray.reason.replay import contents
 
         found["model"] = hashlib.sha256(contents(model.model)).hexdigest()[:16]
-    if model.backend == "transformers":
+    if model.backend in ("transformers", "vllm"):
         found["model"] = checkpoint.identity(model)
+    if model.backend == "vllm":
+        places = checkpoint.VllmOptions.NOT_RESULTS
+        found["options"] = {k: item for k, item in model.options.items() if k not in places}
     return found
 
 

@@ -36,7 +36,8 @@ LOCAL_CPUS = 4
 light pools and Ray's own tasks count as CPUs but hardly use one."""
 
 IN_FLIGHT_PER_ACTOR = 2
-"""Shards given to an actor: one at work and one waiting, so that it never idles."""
+"""Shards given to an actor: one at work and one waiting, so that it never idles; more where it
+works on several side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,9 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) ->
                 min_size=min(pool.min_actors, len(tables)),
                 max_size=min(pool.max_actors, len(tables)),
                 initial_size=min(pool.max_actors if pool.gpus else pool.min_actors, len(tables)),
-                max_tasks_in_flight_per_actor=IN_FLIGHT_PER_ACTOR,
+                max_tasks_in_flight_per_actor=pool.shards - 1 + IN_FLIGHT_PER_ACTOR,
+                max_concurrent_calls_per_actor=pool.shards,
+                enable_true_multi_threading=pool.shards > 1,
             ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
@@ -218,6 +221,11 @@ class _Worker:
         if not table.num_rows:  # a drained shard has no receipt that would let it out
             self._gate.leave.remote(shards)
         return table
+
+    def __del__(self) -> None:
+        # Ray Data drops its actors at the end of a run; an engine must not outlive them
+        if (chain := getattr(self, "_chain", None)) is not None:
+            chain.close()
 
 
 def _actor_class(pool: Pool) -> type:

@@ -135,10 +135,12 @@ class Rows:
         part = row["earlier_part"]
         if self._earlier.run is None or part is None:
             return None
-        if self._part[0] != part or row["clip_id"] not in self._part[1]:
-            rows = parts.around(self._earlier.run, part, row["clip_id"], REUSED).to_pylist()
-            self._part = (part, {found["clip_id"]: found for found in rows})
-        return self._part[1].get(row["clip_id"])
+        name, rows = self._part  # read once: shards may be at work side by side
+        if name != part or row["clip_id"] not in rows:
+            listed = parts.around(self._earlier.run, part, row["clip_id"], REUSED).to_pylist()
+            rows = {found["clip_id"]: found for found in listed}
+            self._part = (part, rows)
+        return rows.get(row["clip_id"])
 
 
 REUSED: Final = ("clip_id", "answers", "media", *ENCODED_FACTS)
@@ -577,7 +579,7 @@ def make_encoder(model: ModelConfig, language: prompts.Language) -> Encoder:
             return Perceiver(
                 weights=weights.locate("embedded"), missing=weights.missing("embedded")
             )
-        case "fake" | "openai" | "replay" | "transformers":
+        case "fake" | "openai" | "replay" | "transformers" | "vllm":
             return Passthrough(language)
 
 
@@ -606,6 +608,12 @@ def make_reasoner(model: ModelConfig, seat: Seat) -> Reasoner:
             options = checkpoint.TransformersOptions.of(model)
             path = checkpoint.local_folder(model, weights.cache_dir())
             return TransformersReasoner(path=path, model=model, options=options)
+        case "vllm":
+            from emer_ray.reason.vllm import VllmReasoner
+
+            path = checkpoint.local_folder(model, weights.cache_dir())
+            engine = checkpoint.VllmOptions.of(model)
+            return VllmReasoner(path=path, model=model, options=engine)
 
 
 def _embedded_weights(model: ModelConfig) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _save(model: PreTrainedModel, tokens: Qwen2TokenizerFast, folder: Path) -> N
     model.save_pretrained(folder)
 
 
-def _thinker_of_whole(folder: Path, whole: type, thinker_type: str) -> None:
+def _thinker_of_whole(folder: Path, whole: type, thinker_type: str, name: str) -> None:
     """Rewrite a thinker as the hub has it: a part of a larger model, its weights prefixed."""
     weights = load_file(folder / "model.safetensors")
     save_file(
@@ -119,6 +119,7 @@ def _thinker_of_whole(folder: Path, whole: type, thinker_type: str) -> None:
     thinker = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     thinker["model_type"] = thinker_type
     config = whole(thinker_config=thinker, enable_audio_output=False).to_dict()
+    config["architectures"] = [name]
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
@@ -193,7 +194,7 @@ def omni25(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     _save(Qwen2_5OmniThinkerForConditionalGeneration(config).eval(), tokens, folder)
-    _thinker_of_whole(folder, Qwen2_5OmniConfig, "qwen2_5_omni_thinker")
+    _thinker_of_whole(folder, Qwen2_5OmniConfig, "qwen2_5_omni_thinker", "Qwen2_5OmniModel")
     return folder
 
 
@@ -264,7 +265,8 @@ def omni3(folder: Path) -> Path:
     )
     torch.manual_seed(0)
     _save(Qwen3OmniMoeThinkerForConditionalGeneration(config).eval(), tokens, folder)
-    _thinker_of_whole(folder, Qwen3OmniMoeConfig, "qwen3_omni_moe_thinker")
+    whole = "Qwen3OmniMoeForConditionalGeneration"
+    _thinker_of_whole(folder, Qwen3OmniMoeConfig, "qwen3_omni_moe_thinker", whole)
     return folder
 
 

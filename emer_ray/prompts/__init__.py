@@ -47,6 +47,8 @@ class Question:
     modalities: frozenset[Modality]
     choices: tuple[str, ...] = ()
     max_text_tokens: int = 4096
+    answer_chars: int | None = None
+    """Of all strings of a structured answer together; null = no limit."""
 
 
 def names(language: Language) -> list[str]:
@@ -95,6 +97,7 @@ def question(
     modalities: Sequence[Modality] = ("video", "audio", "text"),
     choices: Sequence[str] = (),
     max_text_tokens: int = 4096,
+    answer_chars: int | None = None,
 ) -> Question:
     """Fill a prompt's own blanks (`$choices`); raises ConfigError for one that nothing fills."""
     try:
@@ -111,6 +114,7 @@ def question(
         modalities=frozenset(modalities),
         choices=tuple(choices),
         max_text_tokens=max_text_tokens,
+        answer_chars=answer_chars,
     )
 
 
@@ -169,7 +173,7 @@ def render(
         clues=seen,
         system=question.instructions,
         parts=tuple(parts),
-        answer_schema=answer_schema(question.form, question.choices),
+        answer_schema=_schema(question),
         choices=question.choices,
         sample=sample,
         seed=seed,
@@ -258,6 +262,50 @@ def answer_schema(form: AnswerForm, choices: Sequence[str] = ()) -> dict[str, An
             return _object({"sentiment": {"type": "string", "enum": kinds}})
         case "visual" | "acoustic" | "lexical" | "account" | "text":
             return None
+
+
+def _schema(question: Question) -> dict[str, Any] | None:
+    schema = answer_schema(question.form, question.choices)
+    if schema is None or question.answer_chars is None:
+        return schema
+    return bounded(schema, question.answer_chars)
+
+
+SHARES: Final = {**dict.fromkeys(CLUE_KEYS, 4), "explanation": 9, "labels": 3}
+"""Parts of an answer's characters, by key."""
+ITEM_CHARS: Final = {**dict.fromkeys(CLUE_KEYS, 240), "labels": 40}
+"""Characters of one item, where there are enough for several."""
+MOST_ITEMS: Final = 24
+"""Of a list. A list that goes round in circles must still be long enough to be known as one."""
+
+
+def bounded(schema: Mapping[str, Any], chars: int) -> dict[str, Any]:
+    """Give every list, string and number of an answer's schema an end.
+
+    All strings together have `chars` characters at most (or one each, where that is more). With a
+    limit of an eighth of the answer's tokens, every answer is whole, whatever the tokenizer.
+    """
+    free = {
+        name: SHARES.get(name, 3)
+        for name, kind in schema["properties"].items()
+        if {"type": "string"} in (kind, kind.get("items"))
+    }
+    found: dict[str, Any] = {}
+    for name, kind in schema["properties"].items():
+        share = max(1, chars * free.get(name, 0) // max(1, sum(free.values())))
+        if kind["type"] == "number":
+            found[name] = {**kind, "minimum": -5, "maximum": 5}
+        elif kind["type"] == "array" and name in free:
+            most = min(MOST_ITEMS, max(1, share // ITEM_CHARS.get(name, 40)))
+            item = {**kind["items"], "maxLength": max(1, share // most)}
+            found[name] = {**kind, "items": item, "maxItems": most}
+        elif kind["type"] == "array":
+            found[name] = {**kind, "maxItems": len(kind["items"]["enum"])}
+        elif name in free:
+            found[name] = {**kind, "maxLength": share}
+        else:
+            found[name] = kind
+    return {**schema, "properties": found}
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:

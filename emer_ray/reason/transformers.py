@@ -20,6 +20,7 @@ from emer_ray import checkpoint
 from emer_ray.checkpoint import TransformersOptions
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError
+from emer_ray.reason.chat import chat
 from emer_ray.records import Reply, Request, Tensor
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class TransformersReasoner:
         )
 
     def _prepared(self, request: Request, share: float) -> Prepared:
-        clues, text = request.clues, self._chat(request)
+        clues, text = request.clues, chat(self._processor, request)
         if self._options.split:
             tensors = _used(request)
             for tensor in tensors:
@@ -118,25 +119,6 @@ class TransformersReasoner:
         )
         given = checkpoint.inputs(self._processor, self._options, text, frames, times_s, pcm)
         return Prepared(request=request, inputs=given, share=share)
-
-    def _chat(self, request: Request) -> str:
-        kinds = {"text": "text", "frames": "video", "audio": "audio"}
-        user: Any = [
-            {"type": kinds[part.kind], **({"text": part.text} if part.kind == "text" else {})}
-            for part in request.parts
-        ]
-        if self._tokenizer is self._processor:  # takes text only, and its template wants a string
-            user = "\n\n".join(part.text for part in request.parts if part.kind == "text")
-        said: Any = [{"role": "user", "content": user}]
-        if request.system:
-            system: Any = request.system
-            if self._tokenizer is not self._processor:
-                system = [{"type": "text", "text": request.system}]
-            said.insert(0, {"role": "system", "content": system})
-        text: str = self._processor.apply_chat_template(
-            said, add_generation_prompt=True, tokenize=False
-        )
-        return text
 
     def _answers(self, group: Sequence[Prepared]) -> list[Reply | ClipError]:
         try:

@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,44 @@ def test_decoders_take_the_cpus_that_the_others_leave() -> None:
 def test_a_model_on_gpus_gets_one_actor_per_gpu_from_the_start() -> None:
     pools = staffed(fake(pools={"explain": {"gpus": 1}}), cpus=16, gpus=4)
     assert (pools["reason.main"].min_actors, pools["reason.main"].max_actors) == (4, 4)
+
+
+def engines(text: dict[str, object] | None = None, **sections: object) -> RunConfig:
+    main = {"backend": "vllm", "model": "owner/name", "max_tokens": 100}
+    models = {"main": main, "text": main | (text or {})}
+    return config.parse({"recipe": "labels", "models": models, **sections})
+
+
+def test_steps_of_one_engine_share_it_and_its_actors_take_shards_side_by_side(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        with pytest.raises(ConfigError, match=r"pip install 'emer-ray\[vllm\]'"):
+            staffed(engines(), 16, 0)
+    monkeypatch.setattr(pipeline, "_refuse_without_vllm", lambda _: None)
+    pools = staffed(engines(), 16, 0)
+    assert [step.name for step in pools["reason.main"].steps] == ["explain", "labels"]
+    assert (pools["reason.main"].shards, pools["decode"].shards) == (8, 1)
+    apart = staffed(engines({"seed": 1}, pools={"labels": {"shards": 3}}), 16, 0)
+    assert (apart["reason.main"].shards, apart["reason.text"].shards) == (8, 3)
+    tight = {"options": {"tensor_parallel_size": 2}}
+    two = staffed(engines(tight, pools={"labels": {"gpus": 2}}), 16, 4)
+    assert two["reason.text"].max_actors == 2
+    with pytest.raises(ConfigError, match=r"labels\.gpus = 1, .* tensor_parallel_size = 2"):
+        staffed(engines(tight, pools={"labels": {"gpus": 1}}), 16, 4)
+    with pytest.raises(ConfigError, match=r"explain\.shards: only models of the vllm backend"):
+        staffed(fake(pools={"explain": {"shards": 2}}), 16, 0)
+
+
+def test_answers_of_an_engine_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(run_config: RunConfig) -> list[int | None]:
+        flow = pipeline.steps(run_config, pipeline.Start(run="r"))
+        asked = [step.settings.get("question") for step in flow]
+        return [question.answer_chars for question in asked if question]
+
+    monkeypatch.setattr(pipeline, "_refuse_without_vllm", lambda _: None)
+    assert limits(engines({"answer_chars": 50})) == [800, 50]
+    assert limits(fake()) == [None]
 
 
 def test_the_configuration_has_the_last_word() -> None:

@@ -123,6 +123,32 @@ def test_every_schema_is_what_servers_of_structured_output_take(form: Any) -> No
         assert schema["additionalProperties"] is False
 
 
+@pytest.mark.parametrize("chars", [1, 60, 256, 8192])
+@pytest.mark.parametrize("form", get_args(AnswerForm))
+def test_a_bounded_schema_leaves_nothing_without_an_end(form: Any, chars: int) -> None:
+    plain = prompts.answer_schema(form, CHOICES)
+    if plain is None:
+        return
+    schema = prompts.bounded(plain, chars)
+    assert {**schema, "properties": None} == {**plain, "properties": None}
+    most = 0
+    for name, kind in schema["properties"].items():
+        match kind:
+            case {"type": "array", "items": {"type": "string", "enum": _}}:
+                assert kind["maxItems"] == len(CHOICES)
+            case {"type": "array", "items": {"maxLength": letters}}:
+                assert 1 <= kind["maxItems"] <= prompts.MOST_ITEMS
+                most += kind["maxItems"] * letters
+            case {"type": "number"}:
+                assert (kind["minimum"], kind["maximum"]) == (-5, 5)
+            case {"type": "string", "maxLength": letters}:
+                most += letters
+            case _:
+                assert kind["enum"], name
+    assert most <= max(chars, 5)
+    assert plain == prompts.answer_schema(form, CHOICES)
+
+
 def test_a_prompt_that_is_none_or_has_an_unknown_blank_is_refused(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="neither a shipped en prompt"):
         prompts.text("no_such", "en")

@@ -211,6 +211,43 @@ def test_a_clip_that_kills_its_process_is_given_up_after_three_lonely_tries(
     assert not list(tmp_path.rglob("*.json"))
 
 
+SIDE_BY_SIDE = """
+import json, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from emer_ray import containment, schema
+from emer_ray.errors import EngineDied
+from tests.unit.test_stages import decoded
+guard = containment.Guard(run=sys.argv[1])
+together = threading.Barrier(3)
+def work(rows):
+    if len(rows) > 1:
+        together.wait(20)  # three shards are inside at once
+    time.sleep(0.05)
+    if any(row["clip_id"] == "e" for row in rows):
+        raise EngineDied("gone")
+    return [{"notes": []} for _ in rows]
+def shard(number):
+    table = decoded(*("abc", "def", "ghi")[number])
+    place = table.schema.get_field_index("shard")
+    table = table.set_column(place, "shard", containment.pa.array([number] * 3, "int32"))
+    return containment.through(table, stage="encode", to=schema.ENCODED, work=work, guard=guard)
+with ThreadPoolExecutor(3) as pool:
+    print(json.dumps([table["kind"].to_pylist() for table in pool.map(shard, range(3))]))
+"""
+
+
+def test_of_shards_side_by_side_the_clip_that_kills_the_engine_pays_alone(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIDE_BY_SIDE, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    deaths = 0
+    while (done := subprocess.run(command, cwd=root, capture_output=True, text=True)).returncode:
+        assert done.returncode == containment.EXIT_GIVEN_UP, done.stderr
+        deaths += 1
+    assert deaths == 1 + claims.ALONE_TRIES
+    assert '[[null, null, null], [null, "crashed", null], [null, null, null]]' in done.stdout
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:
     model = ModelConfig(backend="fake", options={"script": script or {}})
     encode = stages.Encode(model=model, guard=containment.Guard(), drops=())

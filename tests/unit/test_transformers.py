@@ -313,7 +313,7 @@ def test_budgets_of_frames_pixels_and_sound() -> None:
 def test_options_are_checked_and_families_that_cannot_be_split_refused(tiny: Path) -> None:
     from emer_ray.checkpoint import TransformersOptions
 
-    with pytest.raises(ConfigError, match=r"models\.main\.options\.dtyp: unknown; known: split"):
+    with pytest.raises(ConfigError, match=r"models\.main\.options\.dtyp: unknown; known: dtype"):
         TransformersOptions.of(ModelConfig(options={"dtyp": "float32"}), "main")
     for name, kind in (
         ("text", "qwen2"),
