@@ -1028,6 +1028,21 @@ def bench_decode(seed: int, clips: int | None, as_json: bool) -> None:
     _print_bench(decode(seed=seed, clips=clips, say=_say), as_json)
 
 
+@bench.command("reason")
+@bench_options
+@click.option("--pairs", default=5, show_default=True, help="Turns of engine and pool.")
+@click.option(
+    "--backend",
+    type=click.Choice(["transformers", "vllm"]),
+    help="Default: vllm where it is installed.",
+)
+def bench_reason(seed: int, clips: int | None, pairs: int, backend: Any, as_json: bool) -> None:
+    """Tokens per second of the reason pool over those of the bare engine; higher is better."""
+    from emer_ray.bench.reason import reason
+
+    _print_bench(reason(seed=seed, clips=clips, pairs=pairs, backend=backend, say=_say), as_json)
+
+
 @bench.command("metrics")
 @bench_options
 def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:

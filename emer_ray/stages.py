@@ -7,6 +7,7 @@ knows nothing of actors or of Ray.
 
 import hashlib
 import socket
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -310,6 +311,10 @@ class Embed:
             self._towers.close()
 
 
+_LOADING: Final = threading.Lock()
+"""Shards side by side must not load a model each."""
+
+
 class Reason:
     """One step of the recipe: a model answers, and its raw answers are kept."""
 
@@ -344,9 +349,10 @@ class Reason:
 
         Where answers are taken over, only when a clip has none.
         """
-        if self._key not in self._models:
-            self._models[self._key] = make_reasoner(self._model, self._seat)
-        return self._models[self._key]
+        with _LOADING:
+            if self._key not in self._models:
+                self._models[self._key] = make_reasoner(self._model, self._seat)
+            return self._models[self._key]
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return through(

@@ -15,6 +15,7 @@ from tests import browser as browsers
 from tests import s3_server, synth
 
 STAND_IN = str(Path(__file__).parent / "torchvision_cpu")
+INSIDE_ENGINES = str(Path(__file__).parent / "vllm_cpu")
 
 if importlib.util.find_spec("torch"):
     # for this process, and by the environment for every Python it starts, Ray's workers included
@@ -27,13 +28,19 @@ if importlib.util.find_spec("torch"):
     assert spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
+if importlib.util.find_spec("vllm"):
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.environ["PYTHONPATH"], INSIDE_ENGINES])
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB of an engine's cache
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"{cores[0]}-{cores[-1]}")
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny random models by architecture; skips where torch is not installed."""
     for name in ("torch", "torchvision", "transformers", "accelerate"):
         pytest.importorskip(name, reason="needs the extra: pip install 'emer-ray[transformers]'")
-    from tests import tiny_models
+    from emer_ray.bench import tiny_models
 
     folder = tmp_path_factory.mktemp("tiny")
     for make in tiny_models.ALL:

@@ -77,41 +77,15 @@ class VllmReasoner:
         """Answer each request; one answer per request, in order."""
         asked = [
             asyncio.run_coroutine_threadsafe(
-                self._answered(request, self.prompt(request)), self._loop
+                self._answered(request, self._prompt(request)), self._loop
             )
             for request in requests
         ]
         wait(asked)
         return [future.result() for future in asked]
 
-    def prompt(self, request: Request, share: float = 1.0) -> Prompt:
-        """Put a request as vLLM takes it: a text with placeholders, frames and sound beside it."""
-        shown, clues = {part.kind for part in request.parts}, request.clues
-        frames, times_s, pcm = checkpoint.fitted(
-            self._options,
-            clues.frames if "frames" in shown else None,
-            clues.frame_times_s,
-            clues.pcm if "audio" in shown else None,
-            share,
-        )
-        given: dict[str, Any] = {"prompt": chat(self._processor, request)}
-        media: dict[str, Any] = {}
-        settings = dict(self._options.processor)
-        if frames is not None:
-            rate = checkpoint.frame_rate(times_s)
-            about = {
-                "total_num_frames": len(frames),
-                "fps": rate,
-                "duration": len(frames) / rate,
-                "frames_indices": list(range(len(frames))),
-                "do_sample_frames": False,
-            }
-            media["video"] = [(frames, about)]
-            settings = {"fps": rate, "do_sample_frames": False, **settings}
-        if pcm is not None:
-            media["audio"] = [(pcm, AUDIO_HZ)]
-        if media:
-            given |= {"multi_modal_data": media, "mm_processor_kwargs": settings}
+    def _prompt(self, request: Request, share: float = 1.0) -> Prompt:
+        given = prompt(self._processor, self._options, request, share)
         return Prompt(given=given, share=share)
 
     async def _answered(self, request: Request, prompt: Prompt) -> Reply | ClipError:
@@ -127,7 +101,7 @@ class VllmReasoner:
             smaller = [share for share in SHARES if share < prompt.share]
             if not smaller or "multi_modal_data" not in prompt.given:
                 return ClipError("too_large", _first_line(error))
-            lighter = await asyncio.to_thread(self.prompt, request, smaller[0])
+            lighter = await asyncio.to_thread(self._prompt, request, smaller[0])
             return await self._answered(request, lighter)
         said = done.outputs[0]
         if said.finish_reason not in ("stop", "length"):
@@ -150,7 +124,8 @@ class VllmReasoner:
         self._count += 1
         name = str(self._count)
         try:
-            outputs = self._engine.generate(prompt.given, self._sampling(request), name)
+            drawn = sampling(self._config, self._options, request)
+            outputs = self._engine.generate(prompt.given, drawn, name)
             async for done in outputs:
                 if done.finished:
                     return done
@@ -161,22 +136,6 @@ class VllmReasoner:
                 raise EngineDied(_first_line(error)) from error
             raise error.__cause__ or error from None
         raise AssertionError("vLLM left a request without its last output")
-
-    def _sampling(self, request: Request) -> Any:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
-
-        schema = request.answer_schema if self._options.structured else None
-        return SamplingParams(
-            **{
-                "temperature": self._config.temperature,
-                "top_p": self._config.top_p,
-                "seed": request.seed,
-                "max_tokens": self._config.max_tokens,
-                "structured_outputs": schema and StructuredOutputsParams(json=dict(schema)),
-                "output_kind": RequestOutputKind.FINAL_ONLY,
-                **self._options.sampling,
-            }
-        )
 
     def close(self) -> None:
         """End the engine and free its memory; a second call does nothing."""
@@ -196,6 +155,57 @@ async def _ended(engine: Any) -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+def prompt(
+    processor: Any, options: VllmOptions, request: Request, share: float = 1.0
+) -> dict[str, Any]:
+    """Put a request as vLLM takes it: a text with placeholders, frames and sound beside it."""
+    shown, clues = {part.kind for part in request.parts}, request.clues
+    frames, times_s, pcm = checkpoint.fitted(
+        options,
+        clues.frames if "frames" in shown else None,
+        clues.frame_times_s,
+        clues.pcm if "audio" in shown else None,
+        share,
+    )
+    given: dict[str, Any] = {"prompt": chat(processor, request)}
+    media: dict[str, Any] = {}
+    settings = dict(options.processor)
+    if frames is not None:
+        rate = checkpoint.frame_rate(times_s)
+        about = {
+            "total_num_frames": len(frames),
+            "fps": rate,
+            "duration": len(frames) / rate,
+            "frames_indices": list(range(len(frames))),
+            "do_sample_frames": False,
+        }
+        media["video"] = [(frames, about)]
+        settings = {"fps": rate, "do_sample_frames": False, **settings}
+    if pcm is not None:
+        media["audio"] = [(pcm, AUDIO_HZ)]
+    if media:
+        given |= {"multi_modal_data": media, "mm_processor_kwargs": settings}
+    return given
+
+
+def sampling(model: ModelConfig, options: VllmOptions, request: Request) -> Any:
+    """Say how one request is drawn, and which form its answer must have."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+    schema = request.answer_schema if options.structured else None
+    return SamplingParams(
+        **{
+            "temperature": model.temperature,
+            "top_p": model.top_p,
+            "seed": request.seed,
+            "max_tokens": model.max_tokens,
+            "structured_outputs": schema and StructuredOutputsParams(json=dict(schema)),
+            "output_kind": RequestOutputKind.FINAL_ONLY,
+            **options.sampling,
+        }
+    )
 
 
 def engine_args(path: Path, options: VllmOptions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tiny random models in the layout of the hub, made offline in seconds.
+"""Tiny random models in the layout of the hub, made offline in seconds, for tests and benchmarks.
 
 Their architecture is that of the real checkpoints, file names and weight names included; what they
 say is noise. `omni25` and `omni3` take video and sound, `video_text` (Qwen2.5-VL), `qwen3_vl`,
@@ -92,8 +92,8 @@ def tokenizer(scratch: Path) -> Qwen2TokenizerFast:
     trained.save(str(scratch / "trained.json"))
     made = Qwen2TokenizerFast(
         tokenizer_file=str(scratch / "trained.json"),
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",  # noqa: S106 - no password
+        eos_token="<|im_end|>",  # noqa: S106
         unk_token=None,
         extra_special_tokens=SPECIAL,
         chat_template=CHAT,
