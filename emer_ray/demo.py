@@ -1,4 +1,4 @@
-"""The whole thing on a laptop: small weights, ten clips, explanations, and where the Parquet is.
+"""The whole thing on a laptop: small weights, ten clips, explanations, and a page to look at.
 
     emer demo --folder runs/demo
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from emer_ray import config as configuration
 from emer_ray import demo_corpus, weights
+from emer_ray.errors import ConfigError
 from emer_ray.relabel import Progress, relabel
 from emer_ray.show import show
 from emer_ray.store import index, layout
@@ -22,7 +23,8 @@ def demo(
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Fetch, explain and collect: relabel's summary, `rows` to print, and `parquet` to open.
+    """Fetch, explain and collect: relabel's summary, `rows` to print, `parquet` and `report` to
+    open; `report` is null where its extra is not installed.
 
     The second call fetches nothing and explains nothing again.
     """
@@ -41,4 +43,15 @@ def demo(
         **summary,
         "rows": [show(run, clip_id) for clip_id in placed.filter("present")["clip_id"]],
         "parquet": [str(folder / "run" / part.name) for part in layout.live(run)],
+        "report": _report(run, say),
     }
+
+
+def _report(run: str, say: Callable[[str], None]) -> str | None:
+    """Write the page of the run; says what is missing where it cannot be written."""
+    try:
+        from emer_ray.report import report
+    except ConfigError as error:
+        say(str(error))
+        return None
+    return str(report(run)["report"])

@@ -15,11 +15,18 @@ from typing import Any
 
 import polars as pl
 
-from emer_ray import __version__, storage
+from emer_ray import __version__, evaluate, storage
+from emer_ray.compare import compare
 from emer_ray.config import MediaConfig
-from emer_ray.errors import ClipError, RunDirError
+from emer_ray.errors import ClipError, ConfigError, RunDirError
 from emer_ray.records import is_gated
-from emer_ray.report import cards, gather, look, page, sample, sections
+
+try:
+    from emer_ray.report import cards, gather, look, page, sample, sections
+except ModuleNotFoundError as missing:
+    raise ConfigError(
+        f"report: {missing.name} is not installed; pip install 'emer-ray[report]'"
+    ) from None
 
 CARDS = 48
 """Clips with a card, unless said otherwise."""
@@ -31,6 +38,8 @@ class Options:
 
     out: str | None = None
     """The file, local or s3://; null = `report.html` in the run directory."""
+    compare: str | None = None
+    """Another run, or a table of labels: what changed is shown too."""
     cards: int = CARDS
     clips: Sequence[str] = ()
     """Clips that get a card in any case."""
@@ -44,7 +53,10 @@ def report(run: str, options: Options | None = None) -> dict[str, Any]:
     options = options or Options()
     started = time.monotonic()
     found = gather.read(run)
-    audited = found.table("audit.parquet")
+    if options.compare is not None:
+        _compare(found, options.compare)
+    audited, audit = found.table("audit.parquet"), found.said("audit.json")
+    compared, comparison = found.table("comparison.parquet"), found.said("comparison.json")
     made = _cards(found, audited, options)
     values = {
         "version": __version__,
@@ -54,11 +66,13 @@ def report(run: str, options: Options | None = None) -> dict[str, Any]:
         "outcome": sections.outcome(found),
         "labels": sections.labels(found),
         "metrics": sections.metrics(found),
-        "audit": None if audited is None else sections.audit(audited),
+        "audit": None if audited is None or audit is None else sections.audit(audited, audit),
+        "compared": None
+        if compared is None or comparison is None
+        else sections.compare(compared, comparison),
         "cards": made,
         "card_of": {card.drawn.clip_id: card.number for card in made},
         "choices": _choices(made),
-        "compared": None,
         "strata": sample.STRATA,
         "senses": cards.SENSES,
         "seed": options.seed,
@@ -77,6 +91,13 @@ def report(run: str, options: Options | None = None) -> dict[str, Any]:
         "mb": round(len(content) / 1e6, 3),
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _compare(found: gather.Run, other: str) -> None:
+    """Have the comparison in the run directory be one with `other`; one that is there is kept."""
+    said = found.said("comparison.json")
+    if said is None or said["b"].rstrip("/") != other.rstrip("/"):
+        compare(found.uri, other, evaluate.options())
 
 
 def _cards(found: gather.Run, audited: pl.DataFrame | None, options: Options) -> list[cards.Card]:

@@ -4,6 +4,7 @@ Figures are taken as other commands wrote them; here rows are only counted.
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,11 @@ class Run:
         """Read a table that another command left in the directory; None where it did not."""
         uri = storage.join(self.uri, name)
         return pl.read_parquet(io.BytesIO(storage.read(uri))) if storage.exists(uri) else None
+
+    def said(self, name: str) -> Mapping[str, Any] | None:
+        """Read what another command left as JSON; None where it did not."""
+        uri = storage.join(self.uri, name)
+        return json.loads(storage.read(uri)) if storage.exists(uri) else None
 
 
 def read(uri: str) -> Run:

@@ -30,7 +30,7 @@ _CONFIG: Final[Mapping[str, Any]] = {
         "ticks": False,
         "gridColor": FAINT,
         "labelPadding": 6,
-        "labelLimit": 170,
+        "labelLimit": 150,
     },
     "text": {"color": INK, "fontSize": 12},
 }
@@ -99,10 +99,11 @@ def columns(
 ) -> Plot:
     """Draw a histogram whose bins are named, in the order given."""
     values = [{"what": name, "count": count} for name, count in counts]
+    step = max(34, 10 + 8 * max((len(f"{count:,}") for _, count in counts), default=0))
     x = {"field": "what", "type": "ordinal", "sort": None, "title": what}
     spec = {
         "data": {"values": values},
-        "width": {"step": 34},
+        "width": {"step": step},
         "height": 150,
         "encoding": {"x": {**x, "axis": {"labelAngle": 0}}},
         "layer": [

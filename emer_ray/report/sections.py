@@ -309,46 +309,116 @@ def metrics(run: gather.Run) -> dict[str, Any] | None:
 MOST_SHOWN: Final = 24
 """Metrics drawn; the table has all."""
 
-MOST_SUSPECTS: Final = 50
+MOST_LISTED: Final = 50
+"""Suspects, or changed clips, that are listed."""
 
 
-def audit(table: pl.DataFrame) -> dict[str, Any]:
-    """Show `audit.parquet` as `emer audit` left it: confusion, and who to look at first."""
-    n = table.height
+def audit(table: pl.DataFrame, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Show `audit.parquet` and `audit.json` as `emer audit` left them."""
     filled = table.with_columns(pl.col("new_family").fill_null(gather.NO_FAMILY))
     pairs = filled.group_by("old_family", "new_family").len()
     counts = {(a, b): k for a, b, k in pairs.iter_rows()}
     old, new = gather.counted(filled["old_family"]), gather.counted(filled["new_family"])
-    order = [name for name, _ in old]
-    columns = [name for name in order if name in dict(new)]
-    columns += [name for name, _ in new if name not in order]
     sizes = dict(old)
-    cells = [
-        (f"{a} ({sizes[a]:,})", b, counts.get((a, b), 0), counts.get((a, b), 0) / sizes[a])
-        for a in order
-        for b in columns
-    ]
+    columns = [name for name in sizes if name in dict(new)]
+    columns += [name for name, _ in new if name not in sizes]
     ranked = table.filter(pl.col("rank").is_not_null()).sort("rank")
+    agreement = [row for row in said["agreement"] if row["value"] is not None]
     return {
         "facts": [
-            ("clips compared", n),
-            ("old label not among the new families", int(table["disagree"].sum())),
-            ("suspects", int(table["suspect"].sum())),
+            ("old labels", said["labels"]),
+            ("compared on", said["ground"]),
+            ("clips compared", f"{said['compared']:,} of {said['clips']:,}"),
+            *(
+                (f"not compared: {why.replace('_', ' ')}", f"{n:,}")
+                for why, n in said["not_compared"].items()
+            ),
+            ("disagree: no family in common", f"{said['disagree']:,}"),
+            ("suspects", f"{said['suspects']:,}"),
+            ("noise rate of the old labels", _noise(said)),
+            *(
+                (_AGREEMENT.get(row["metric"], row["metric"]), _bounded(row))
+                for row in agreement
+                if row["by"] == ""
+            ),
+            ("Cohen's kappa", "—" if said["kappa"] is None else f"{said['kappa']:.3f}"),
+            ("clips whose labels are of several families", f"{said['ambiguous']:,}"),
         ],
+        "claims": said["claims"],
+        "groups": [row for row in agreement if row["by"]],
         "plot": plots.heat(
             "Old labels against the run's",
-            cells,
-            rows=[f"{a} ({sizes[a]:,})" for a in order],
+            [
+                (f"{a} ({size:,})", b, counts.get((a, b), 0), counts.get((a, b), 0) / size)
+                for a, size in old
+                for b in columns
+            ],
+            rows=[f"{a} ({size:,})" for a, size in old],
             columns=columns,
-            n=n,
+            n=table.height,
             unit="clips",
             what=("family of the old label (clips)", "largest family of the run's labels"),
-            says="The shade is the share of the row.",
-        )
-        if n
-        else None,
-        "suspects": ranked.head(MOST_SUSPECTS).rows(named=True),
+            says="Rows: family of the old label; columns: largest family of the run's labels; the "
+            "shade is the share of the row.",
+        ),
+        "suspects": ranked.head(MOST_LISTED).rows(named=True),
         "ranked": ranked.height,
+    }
+
+
+_AGREEMENT: Final = {
+    "audit.agree": "agree: a family in common",
+    "audit.agree_main": "agree on the largest family",
+    "audit.suspect": "share of suspects",
+}
+
+
+def _noise(said: Mapping[str, Any]) -> str:
+    low, high = said["noise_low"], said["noise_high"]
+    bounds = "—" if low is None or high is None else f"between {low:.3f} and {high:.3f}"
+    return bounds if said["noise_rate"] is None else f"{said['noise_rate']:.3f}, {bounds}"
+
+
+def _bounded(row: Mapping[str, Any]) -> str:
+    value = f"{row['value']:.3f}"
+    return value if row["low"] is None else f"{value} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def compare(table: pl.DataFrame, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Show `comparison.parquet` and `comparison.json` as `emer compare` left them."""
+    metrics = [{"metric": name, **each} for name, each in said["metrics"].items()]
+    shifts = [
+        (each["metric"], each["difference"], each["low"], each["high"], each["n"])
+        for each in said["families"]
+        if each["difference"] is not None
+    ]
+    a, b = said["labels_per_clip"]
+    return {
+        "a": said["a"],
+        "b": said["b"],
+        "facts": [
+            ("a", said["a"]),
+            ("b", said["b"]),
+            ("clips on both sides", f"{said['clips']:,}"),
+            ("only in a, only in b", f"{said['only_a']:,}, {said['only_b']:,}"),
+            ("changed: no family in common", f"{said['changed']:,}"),
+            ("mean change, 0 to 1", f"{said['change']:.3f}"),
+            ("labels per clip, a and b", f"{a:.2f}, {b:.2f}"),
+            ("compared on", said["ground"]),
+        ],
+        "plot": plots.intervals(
+            "Families that b names more often, or less",
+            shifts,
+            n=said["clips"],
+            unit="clips",
+            says="Share of clips that name the family, b less a, with its paired 95 % interval.",
+        )
+        if shifts
+        else None,
+        "words": [(word["label"], word["a"], word["b"]) for word in said["words"]],
+        "differences": [*said["families"], *metrics],
+        "clips": table.filter(pl.col("change") > 0).sort("rank").head(MOST_LISTED).rows(named=True),
+        "moved": table.filter(pl.col("change") > 0).height,
     }
 
 

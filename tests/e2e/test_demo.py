@@ -30,6 +30,8 @@ def test_the_demo_explains_its_clips_and_resumes(tmp_path: Path, weights: dict[s
     assert "(composite)" in text
     assert "baseline" in text
     assert "no clear emotion" in text
+    assert Path(summary["report"]).as_uri() in text, "it says what to open"
+    assert Path(summary["report"]).read_text(encoding="utf-8").count("<article") == summary["ok"]
     verdict, _ = emer("verify", str(tmp_path / "run"), "--json")
     assert (verdict["missing"], verdict["duplicate"]) == (0, 0)
     again, _ = emer("demo", "--folder", str(tmp_path), "--json")

@@ -203,15 +203,20 @@ def test_gated_media_stay_out_unless_asked_for(run: str, page: Path, tmp_path: P
     assert text.count("data:image/webp") == n_pictures + 4 * 4
 
 
-def test_it_shows_the_metrics_and_the_audit_that_lie_in_the_run(
+def test_it_shows_what_other_commands_found_as_they_stored_it(
     run: str, tmp_path: Path, bucket: str
 ) -> None:
-    """From S3 too, and back to it; a figure on the page is the figure in the table."""
+    """From S3 too, and back to it; a figure on the page is the figure in the file."""
     copy = f"{bucket}/runs/copy"
     for entry in storage.listing(run):
         storage.write(storage.join(copy, entry.uri.removeprefix(run)), storage.read(entry.uri))
     emer("evaluate", copy, "--reference", copy, "--out", copy, "--by", "split")
-    summary = emer("report", copy, "--clip", "c07", "--cards", "4")
+    audit = emer("audit", copy, "--resamples", "50")
+    words = ["['happy']", "['angry', 'sad']"]
+    other = tmp_path / "other.csv"
+    lines = [f'c{k:02d},"{words[k % 2]}"' for k in range(48)]
+    other.write_text("\n".join(["clip_id,openset", *lines]))
+    summary = emer("report", copy, "--clip", "c07", "--cards", "4", "--compare", str(other))
     assert summary["report"] == f"{copy}/report.html"
     assert summary["cards"] == 5
     text = storage.read(summary["report"]).decode()
@@ -220,6 +225,12 @@ def test_it_shows_the_metrics_and_the_audit_that_lie_in_the_run(
     (value,) = pl.read_parquet(table).filter(metric="hit.mean", by="")["value"]
     assert f">{value:.4f}<" in text
     assert "split = train" in text
+    assert f">{audit['compared']} of 60<" in text
+    assert f"<dd>{audit['disagree']}</dd>" in text
+    comparison = json.loads(storage.read(f"{copy}/comparison.json"))
+    assert comparison["b"] == str(other)
+    assert f"<dd>{comparison['changed']}</dd>" in text
+    assert f">{comparison['families'][0]['difference']:.3f}<" in text
 
 
 def test_mistakes_are_one_sentence(run: str, tmp_path: Path) -> None:

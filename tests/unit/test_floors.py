@@ -48,6 +48,8 @@ OWN_FLOOR_ALLOWED = {
     ("demo", "relabel"),
     ("demo", "show"),
     ("demo", "report"),
+    ("report", "compare"),
+    ("report", "evaluate"),
     ("leaderboard", "evaluate"),
 }
 """Imports between modules of one floor, each a decision."""
