@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -440,10 +440,64 @@ def scoring_options(command: F) -> F:
     return command
 
 
+def judge_options(command: F) -> F:
+    """Give a command a language model that scores."""
+    options = [
+        click.option(
+            "--judge",
+            "judge_file",
+            metavar="FILE",
+            help="TOML of a language model that scores as well (see jobs/judge.toml).",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a key of the judge's TOML, e.g. --set budget.usd=2.",
+        ),
+        click.option(
+            "--judge-dry-run",
+            "dry_run",
+            is_flag=True,
+            help="Tell how many questions, tokens and dollars the judge would take; ask nothing.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _judge(judge_file: str | None, overrides: Sequence[str], dry_run: bool, out: str | None) -> Any:
+    from emer_ray import config, storage
+    from emer_ray.errors import ConfigError
+
+    if judge_file is None:
+        if overrides or dry_run:
+            raise ConfigError("--set and --judge-dry-run concern a judge; add --judge FILE")
+        return None
+    from emer_ray.judge.job import Judge
+
+    folder = storage.join(out, "judge") if out else None
+    return Judge(config.load_judge(judge_file, overrides), folder)
+
+
+def _print_estimate(estimate: Any, as_json: bool) -> None:
+    found = dataclasses.asdict(estimate)
+    for name, value in found.items():
+        click.echo(f"{name:>11}: {'no price is set' if value is None else value}")
+    if as_json:
+        print_json({"judge": found})
+
+
 @main.command()
 @click.argument("pred")
 @click.option("--reference", required=True, help="Table or run directory with the human truth.")
 @scoring_options
+@judge_options
+@click.option(
+    "--against", metavar="OTHER", help="Let the judge say which it prefers, PRED or OTHER."
+)
 @click.option("--suite", metavar="TRACK", help="Add a challenge score, e.g. mer2026.fg.")
 @click.option("--out", metavar="DIR", help="Write scores.parquet and metrics.parquet there.")
 @click.option(
@@ -462,6 +516,10 @@ def evaluate(
     out: str | None,
     partitions: int,
     as_json: bool,
+    judge_file: str | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    against: str | None,
     **given: Any,
 ) -> None:
     """Score predictions against references with every metric of the field.
@@ -474,17 +532,28 @@ def evaluate(
     \b
     emer evaluate pred.csv --reference gold.csv
     emer evaluate runs/first --reference runs/first --by split,label --out runs/first
+    emer evaluate pred.csv --reference gold.csv --judge jobs/judge.toml --judge-dry-run
     """
+    from emer_ray.evaluate import compare, options
     from emer_ray.evaluate import evaluate as run_evaluate
-    from emer_ray.evaluate import options
 
+    chosen, judge = options(**given), _judge(judge_file, overrides, dry_run, out)
+    if dry_run:
+        compared = compare(
+            pred, reference, chosen, partitions=partitions, judge=judge, against=against
+        )
+        _print_estimate(judge.estimate(compared.put), as_json)
+        return
     result = run_evaluate(
         pred,
         reference,
-        options(**given),
+        chosen,
         out=out,
         partitions=partitions,
         run_partitions=partition_map or map,
+        judge=judge,
+        against=against,
+        on_progress=_progress(),
     )
     click.echo(result.table())
     if as_json:
@@ -495,6 +564,7 @@ def evaluate(
 @click.argument("folder")
 @click.option("--reference", required=True, help="Table, run directory, or folder of nine tables.")
 @scoring_options
+@judge_options
 @click.option("--metrics", metavar="ID,…", help="Columns of the board; the first orders it.")
 @click.option("--suite", metavar="mer-unibench", help="Nine data sets per system, ranked by mean.")
 @click.option(
@@ -508,6 +578,9 @@ def leaderboard(
     suite: str | None,
     preferences: str | None,
     as_json: bool,
+    judge_file: str | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
     **given: Any,
 ) -> None:
     """Score many systems the same way, best first.
@@ -518,14 +591,24 @@ def leaderboard(
 
     \b
     emer leaderboard outputs/ --reference gold.csv --metrics wheel.mean.L1.f,set.avg
+
+    With --judge, a language model scores every system and compares every pair of them, clip by
+    clip and both ways round; its preferences are ranked by Bradley-Terry.
     """
     from emer_ray.evaluate import options
+    from emer_ray.leaderboard import contest
     from emer_ray.leaderboard import leaderboard as run_leaderboard
 
+    chosen, judge = options(**given), _judge(judge_file, overrides, dry_run, None)
+    if dry_run:
+        _print_estimate(judge.estimate(contest(folder, reference, chosen, judge).put), as_json)
+        return
     board = run_leaderboard(
         folder,
         reference,
-        options(**given),
+        chosen,
+        judge=judge,
+        on_progress=_progress(),
         metrics=[metric.strip() for metric in (metrics or "").split(",") if metric.strip()],
         suite=suite,
         preferences=preferences,

@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -163,6 +163,36 @@ class BudgetConfig(_Section):
 Fault = Literal["raise", "hang", "segfault", "exit", "bloat"]
 
 
+JudgedScore = Literal["clue", "label", "set", "sentence", "groups", "preference"]
+
+
+class JudgeModels(_Section):
+    judge: ModelConfig
+
+
+class JudgePools(_Section):
+    judge: PoolConfig = PoolConfig()
+
+
+class JudgeBudget(_Section):
+    usd: Positive | None = None
+    """For one start: what is predicted to cost more is refused, what does cost more is stopped."""
+
+
+class JudgeConfig(_Section):
+    """A language model that scores (`emer evaluate --judge`); sections as in a run's TOML."""
+
+    scores: tuple[JudgedScore, ...] = ()
+    """What to ask for; empty = everything that the tables allow."""
+    language: Literal["en", "zh"] = "en"
+    """Of the prompts."""
+    answers: str | None = None
+    """Folder, local or s3://, where every answer is kept and looked up before asking."""
+    models: JudgeModels
+    pools: JudgePools = JudgePools()
+    budget: JudgeBudget = JudgeBudget()
+
+
 class RunConfig(_Section):
     recipe: str = "one_shot"
     language: Literal["en", "zh"] = "en"
@@ -186,7 +216,23 @@ def load(
     defaults: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Read a run's TOML and apply `a.b=c` overrides. Precedence: defaults < file < overrides."""
-    values: dict[str, Any] = dict(defaults or {})
+    return parse(_read(path, overrides, defaults or {}))
+
+
+def parse(values: Mapping[str, Any]) -> RunConfig:
+    """Validate plain values; a wrong key is answered with the nearest right one."""
+    return _validated(RunConfig, values)
+
+
+def load_judge(path: str | Path, overrides: Sequence[str] = ()) -> JudgeConfig:
+    """Read a judge's TOML and apply `a.b=c` overrides."""
+    return _validated(JudgeConfig, _read(path, overrides, {}))
+
+
+def _read(
+    path: str | Path | None, overrides: Sequence[str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    values: dict[str, Any] = dict(defaults)
     if path is not None:
         try:
             text = Path(path).read_bytes()
@@ -200,26 +246,31 @@ def load(
             raise ConfigError(f"configuration {path}: not TOML ({error})") from None
     for override in overrides:
         values = _merge(values, _override(override))
-    return parse(values)
+    return values
 
 
-def parse(values: Mapping[str, Any]) -> RunConfig:
-    """Validate plain values; a wrong key is answered with the nearest right one."""
+Config = TypeVar("Config", bound=_Section)
+
+
+def _validated(model: type[Config], values: Mapping[str, Any]) -> Config:
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(dict(item)) for item in error.errors())) from None
+        said = "; ".join(_sentence(dict(item), model) for item in error.errors())
+        raise ConfigError(said) from None
 
 
-def _sentence(item: Mapping[str, Any]) -> str:
+def _sentence(item: Mapping[str, Any], model: type[_Section]) -> str:
     path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "missing":
+        return f"{path} is not set; add it to the configuration"
     if item["type"] != "extra_forbidden":
         message = str(item["msg"]).removeprefix("Value error, ")
         return f"{path or 'configuration'}: {message} (got {item['input']!r})" if path else message
     *parents, wrong = [str(part) for part in item["loc"]]
-    section = _section(parents)
+    section = _section(model, parents)
     near = difflib.get_close_matches(wrong, section, n=1, cutoff=0.5)
-    elsewhere = [p for p in known_keys() if p.rsplit(".", 1)[-1] == wrong]
+    elsewhere = [p for p in known_keys(model) if p.rsplit(".", 1)[-1] == wrong]
     hint = elsewhere[0] if elsewhere else ".".join([*parents, *near])
     tail = (
         f"did you mean {hint}?" if elsewhere or near else f"known keys here: {', '.join(section)}"
@@ -227,34 +278,43 @@ def _sentence(item: Mapping[str, Any]) -> str:
     return f"unknown key {path}: {tail}"
 
 
-def _section(parents: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    names: dict[str, type[BaseModel]] = {
-        "input": InputConfig,
-        "output": OutputConfig,
-        "media": MediaConfig,
-        "models": ModelConfig,
-        "pools": PoolConfig,
-        "budget": BudgetConfig,
-    }
-    if parents:
-        model = names[parents[0]]
+def _section(model: type[_Section], parents: Sequence[str]) -> list[str]:
+    """List the keys of the section that a path of keys leads to."""
+    for prefix, section in _SECTIONS[model].items():
+        wanted = ["*" if part[0] == "<" else part for part in prefix.split(".")]
+        given = ["*" if want == "*" else part for want, part in zip(wanted, parents, strict=False)]
+        if given == wanted and len(parents) == len(wanted):
+            return list(section.model_fields)
     return list(model.model_fields)
 
 
-def known_keys() -> list[str]:
-    """List every dotted key, with `<name>` and `<step>` where a name is free."""
-    keys = ["recipe", "language", "modalities", "samples"]
-    for prefix, model in (
-        ("input", InputConfig),
-        ("output", OutputConfig),
-        ("media", MediaConfig),
-        ("models.<name>", ModelConfig),
-        ("models.<name>.price", PriceConfig),
-        ("pools.<step>", PoolConfig),
-        ("budget", BudgetConfig),
-    ):
-        keys += [f"{prefix}.{name}" for name in cast(type[BaseModel], model).model_fields]
+_SECTIONS: Final[Mapping[type[_Section], Mapping[str, type[_Section]]]] = {
+    RunConfig: {
+        "input": InputConfig,
+        "output": OutputConfig,
+        "media": MediaConfig,
+        "models.<name>": ModelConfig,
+        "models.<name>.price": PriceConfig,
+        "pools.<step>": PoolConfig,
+        "budget": BudgetConfig,
+    },
+    JudgeConfig: {
+        "models.judge": ModelConfig,
+        "models.judge.price": PriceConfig,
+        "pools.judge": PoolConfig,
+        "budget": JudgeBudget,
+    },
+}
+"""Sections of each kind of configuration, with `<name>` and `<step>` where a name is free."""
+
+
+def known_keys(model: type[_Section] = RunConfig) -> list[str]:
+    """List every dotted key of a kind of configuration."""
+    sections = _SECTIONS[model]
+    above = {prefix.split(".")[0] for prefix in sections} | {"faults"}
+    keys = [name for name in model.model_fields if name not in above]
+    for prefix, section in sections.items():
+        keys += [f"{prefix}.{name}" for name in section.model_fields]
     return keys
 
 

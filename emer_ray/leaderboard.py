@@ -5,18 +5,23 @@ data set for MER-UniBench. With `preferences`, a table of judged pairs (`clip_id
 `second`, `preference` = a1, a2 or same), systems are ranked by Bradley-Terry as well.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
-from emer_ray.evaluate import evaluate
+from emer_ray.evaluate import Comparison, Evaluation, compare, evaluate, score
+from emer_ray.judge.questions import Known, preference
 from emer_ray.metrics import fixed, inputs, suites
 from emer_ray.metrics.comparison import Options
 from emer_ray.metrics.ranking import Duel, Rank, bradley_terry
+
+if TYPE_CHECKING:
+    from emer_ray.judge.job import Judge, Progress  # would import Ray, which most uses do without
 
 TABLES: Final = (".csv", ".json", ".jsonl", ".parquet", ".npz")
 UNIBENCH: Final = "mer-unibench"
@@ -35,6 +40,8 @@ class Board:
     order: Sequence[str]
     scores: Mapping[str, Mapping[str, float | None]]
     preferences: Sequence[Rank] = field(default_factory=tuple)
+    judge: Mapping[str, Any] | None = None
+    """What was asked of a judge, what failed, and what it cost."""
 
     def summary(self) -> dict[str, Any]:
         """The JSON object of the command line."""
@@ -43,6 +50,7 @@ class Board:
             "order": list(self.order),
             "systems": {name: {"metrics": dict(self.scores[name])} for name in self.order},
             "preferences": [asdict(rank) for rank in self.preferences],
+            **({} if self.judge is None else {"judge": dict(self.judge)}),
         }
 
     def table(self) -> str:
@@ -71,13 +79,27 @@ def leaderboard(
     metrics: Sequence[str] = (),
     suite: str | None = None,
     preferences: str | None = None,
+    judge: "Judge | None" = None,
+    on_progress: "Callable[[Progress], None]" = lambda _: None,
 ) -> Board:
-    """Score every system of a folder against one reference (or a folder of nine)."""
-    systems = _systems(folder)
+    """Score every system of a folder against one reference (or a folder of nine).
+
+    A `judge` scores every system and compares every pair of them; its preferences are ranked.
+    """
+    ranks = _ranks(preferences, options) if preferences else []
     if suite == UNIBENCH:
+        if judge is not None:
+            raise ConfigError(f"--suite {UNIBENCH}: has no judged score; leave --judge out")
+        systems = _systems(folder)
         scores = {name: _unibench(uri, reference, options) for name, uri in systems.items()}
     elif suite is None:
-        scores = {name: _scores(uri, reference, options) for name, uri in systems.items()}
+        found = contest(folder, reference, options, judge)
+        if judge is not None:
+            judge.settle(found.put, on_progress)
+            ranks += bradley_terry(
+                found.duels(), resamples=min(options.resamples, 200), seed=options.seed
+            )
+        scores = found.scores()
     else:
         raise ConfigError(f"--suite {suite}: unknown; a leaderboard knows {UNIBENCH}")
     present = {metric for found in scores.values() for metric in found}
@@ -85,13 +107,68 @@ def leaderboard(
         raise ConfigError(
             f"--metrics {unknown[0]}: none such; there are {', '.join(sorted(present))}"
         )
-    standard = [UNIBENCH, *suites.UNIBENCH] if suite else DEFAULT_METRICS
+    judged = sorted(metric for metric in present if metric.startswith("judge."))
+    standard = [UNIBENCH, *suites.UNIBENCH] if suite else [*DEFAULT_METRICS, *judged]
     shown = [metric for metric in (metrics or standard) if metric in present]
     by = shown[0]
     kept = {name: {metric: found.get(metric) for metric in shown} for name, found in scores.items()}
     order = sorted(kept, key=lambda name: (-_or_lowest(kept[name][by]), name))
-    ranks = _ranks(preferences, options) if preferences else []
-    return Board(by=by, order=order, scores=kept, preferences=ranks)
+    facts = None if judge is None else judge.facts(())
+    return Board(by=by, order=order, scores=kept, preferences=ranks, judge=facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """Systems beside one reference, not scored yet; with a judge, every pair of them as well."""
+
+    systems: Mapping[str, Comparison]
+    pairs: Mapping[tuple[str, str], Comparison]
+
+    def put(self, known: Known) -> None:
+        """Put every question of the judge."""
+        for compared in (*self.systems.values(), *self.pairs.values()):
+            compared.put(known)
+
+    def scores(self) -> dict[str, dict[str, float | None]]:
+        """Every metric of every system."""
+        return {name: _values(score(found, name, "")) for name, found in self.systems.items()}
+
+    def duels(self) -> list[Duel]:
+        """What the judge preferred, of what it has answered."""
+        return [
+            Duel(case.clip_id, first, second, verdict.value)
+            for (first, second), compared in self.pairs.items()
+            if compared.judge is not None
+            for case in compared.cases(compared.aligned(0))
+            for verdict, _ in [preference(case, compared.judge.answers)]
+            if verdict.value is not None
+        ]
+
+
+def contest(folder: str, reference: str, options: Options, judge: "Judge | None") -> Contest:
+    """Set every system beside the reference, and beside every other where a judge prefers one."""
+    uris = _systems(folder)
+    plain = replace(options, resamples=0)
+    systems = {
+        name: compare(uri, reference, plain, judge=judge, system=name) for name, uri in uris.items()
+    }
+    duelling = judge is not None and (
+        not judge.config.scores or "preference" in judge.config.scores
+    )
+    texts = [name for name, found in systems.items() if "explanation" in found.plan.has]
+    pairs = {
+        (one, two): compare(
+            uris[one],
+            reference,
+            plain,
+            judge=judge,
+            against=uris[two],
+            system=f"{one} or {two}",
+            scores=("preference",),
+        )
+        for one, two in combinations(texts if duelling else [], 2)
+    }
+    return Contest(systems=systems, pairs=pairs)
 
 
 def _or_lowest(value: float | None) -> float:
@@ -116,8 +193,11 @@ def _systems(folder: str) -> dict[str, str]:
 
 
 def _scores(uri: str, reference: str, options: Options) -> dict[str, float | None]:
-    found = evaluate(uri, reference, replace(options, resamples=0)).summary()["metrics"]
-    return {metric: values["value"] for metric, values in found.items()}
+    return _values(evaluate(uri, reference, replace(options, resamples=0)))
+
+
+def _values(found: Evaluation) -> dict[str, float | None]:
+    return {metric: values["value"] for metric, values in found.summary()["metrics"].items()}
 
 
 def _unibench(uri: str, reference: str, options: Options) -> dict[str, float | None]:

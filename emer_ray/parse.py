@@ -86,7 +86,7 @@ def read(answer: Answer, form: AnswerForm, choices: Sequence[str] = ()) -> Readi
         raise _failed("refused", answer, f"finished with {answer.finish}")
     if not raw:
         raise _failed("no_answer", answer, f"the answer is empty (finish {answer.finish})")
-    rungs, body = _unwrapped(raw)
+    rungs, body = unwrapped(raw)
     if not body:
         cut = answer.finish == "length"
         raise _failed("cut_off" if cut else "no_answer", answer, "it holds thinking and no answer")
@@ -141,7 +141,7 @@ def _start(raw: str) -> str:
     return f"{shown!r}{'…' if len(raw) > 80 else ''}"
 
 
-def _unwrapped(raw: str) -> tuple[list[str], str]:
+def unwrapped(raw: str) -> tuple[list[str], str]:
     """Cut thinking away and take the inside of <answer>; says which it did."""
     rungs = []
     body = _THINK.sub("", raw)

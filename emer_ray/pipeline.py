@@ -486,7 +486,7 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
             (f"{name}.{i}" if name == again else name, g) for i, (name, g) in enumerate(groups)
         ]
     others = [
-        _staffed(name, members, _wanted(members, config), gpus)
+        staffed(name, members, _wanted(members, config), gpus)
         for name, members in groups
         if name != "decode"
     ]
@@ -494,11 +494,11 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
     name, members = groups[0]
     decoders = _decoders(name, members, _wanted(members, config), cpus, taken)
     chosen = [decoders, *others]
-    _refuse_impossible(chosen, cpus=cpus, gpus=gpus)
+    refuse_impossible(chosen, cpus=cpus, gpus=gpus)
     return chosen
 
 
-def _staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
+def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
     engine = _vllm(members)
     if want.shards and engine is None:
         raise ConfigError(
@@ -572,7 +572,7 @@ def _wanted(members: Sequence[Step], config: RunConfig) -> PoolConfig:
     return PoolConfig(**said)
 
 
-def _refuse_impossible(chosen: Sequence[Pool], *, cpus: float, gpus: float) -> None:
+def refuse_impossible(chosen: Sequence[Pool], *, cpus: float, gpus: float) -> None:
     for kind, total, size in (("CPUs", cpus, "cpus"), ("GPUs", gpus, "gpus")):
         need = sum(pool.min_actors * getattr(pool, size) for pool in chosen)
         if need > total:
@@ -681,7 +681,7 @@ def fingerprint_parts(config: RunConfig) -> dict[str, Any]:
     for step in recipe.steps:
         parts[f"prompts.{step.prompt}"] = prompts.text_hash(step.prompt, config.language)[:16]
     for name in sorted({step.model for step in recipe.steps}):
-        found = _model_parts(_model(config, name))
+        found = model_parts(_model(config, name))
         parts |= {f"models.{name}.{key}": value for key, value in found.items()}
     parts |= {f"media.{key}": value for key, value in _media_parts(config).items()}
     if config.faults:
@@ -693,7 +693,7 @@ def _media_parts(config: RunConfig) -> dict[str, Any]:
     return config.media.model_dump(mode="json", exclude=NOT_RESULTS["media"])
 
 
-def _model_parts(model: ModelConfig) -> dict[str, Any]:
+def model_parts(model: ModelConfig) -> dict[str, Any]:
     """List what decides a model's answers, whatever its name in the recipe."""
     found = model.model_dump(mode="json", exclude=NOT_RESULTS["models"])
     if model.backend == "openai":
@@ -726,7 +726,7 @@ def step_hashes(config: RunConfig) -> dict[str, str]:
                 "question": [step.answer, sorted(step.modalities), step.choices, step.samples],
                 "step": step.name,  # it stands in the seeds and in the tags of later prompts
                 "prompt": prompts.text_hash(step.prompt, config.language),
-                "model": _model_parts(_model(config, step.model)),
+                "model": model_parts(_model(config, step.model)),
                 "media": _media_parts(config) if looks else None,
                 "words": [perception, config.language] if "text" in step.modalities else None,
                 "reads": {read: hashes[read] for read in step.reads},

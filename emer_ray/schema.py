@@ -474,6 +474,18 @@ VOTES = _field(
     "votes", pa.map_(pa.string(), pa.string()), "Annotator -> verdict, with the text of an edit"
 )
 
+QUESTION = _field(
+    "question", pa.string(), "Clip and what is asked about it, e.g. `c1:clue`, of a judge"
+)
+PROMPT = _field("prompt", pa.string(), "Which of the judge's prompts: clue, label, …")
+SYSTEM = _field("system", pa.string(), "Instructions to a judge; null once asked", nullable=True)
+DATA = _field(
+    "data",
+    pa.map_(pa.string(), pa.string()),
+    "What is judged, by the tag that it stands in; null once asked",
+    nullable=True,
+)
+
 MANIFEST: Final = pa.schema(
     [
         *(CLIP_ID, VIDEO_URI, AUDIO_URI, START_S, END_S, CROP, FPS, SUBTITLE_ZH, SUBTITLE_EN),
@@ -588,6 +600,15 @@ COMPARISON: Final = pa.schema(
     ]
 )
 """`comparison.parquet`: a row per clip that both sides have, what changed most on top."""
+
+
+JUDGED: Final = pa.schema(
+    [
+        *(CLIP_ID, SHARD, QUESTION, PROMPT, SYSTEM, DATA, LICENCE_TAG),
+        *(STAGE, KIND, MESSAGE, WORKER, ANSWERS),
+    ]
+)
+"""Questions to a judge on their way; here `clip_id` is the hash that the answer is kept by."""
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

@@ -110,6 +110,8 @@ def serving(words: Callable[[str], str]) -> Iterator[ChatServer]:
                 case "ok":
                     time.sleep(0.02)
                     self.send(200, completion(json.dumps(GOOD)))
+                case "say":
+                    self.send(200, completion(argument))
                 case "status":
                     code, _, after = argument.partition(":")
                     headers = {"Retry-After": after} if after else {}

@@ -41,6 +41,9 @@ class Options:
     """Groups of synonyms per clip for the set-level scores; clips without an entry are not scored
     by them.
     """
+    groups_by: str | None = None
+    """The judge that gives the groups, clip by clip; `groups` then has those of the clips at hand.
+    """
     columns: Mapping[str, str] = field(default_factory=dict)
     by: tuple[str, ...] = ()
     """Columns to break every metric down by; `length` stands for bins of the clip length."""
@@ -129,7 +132,10 @@ def _word(classes: Sequence[str]) -> pl.Expr:
 
 def _families(plan: Plan, options: Options) -> Iterable[Family]:
     if "openset" in plan.has:
-        yield sets.set_family("groups" if options.groups is not None else "identity")
+        if options.groups_by is not None:
+            yield sets.set_family(f"groups by {options.groups_by}", "judge.groups.unparsable")
+        else:
+            yield sets.set_family("groups" if options.groups is not None else "identity")
         yield sets.exact_family()
         yield wheels.family(options.wheels)
         yield soft.family(options.wheels)

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from emer_ray.errors import ConfigError
 from emer_ray.metrics.labels import Codes, Images, Ints, Labels, lower, number
@@ -213,8 +214,11 @@ def groups_of(text: str) -> list[list[str]]:
     return [[w for w in _QUOTES.split(piece) if w.strip() not in ("", ",")] for piece in pieces]
 
 
-def set_family(version: str) -> Family:
-    """MER2024 set level: accuracy (share of what was predicted), recall, their mean, F."""
+def set_family(version: str, n_unparsable: str | None = None) -> Family:
+    """MER2024 set level: accuracy (share of what was predicted), recall, their mean, F.
+
+    `n_unparsable` is a column that marks clips whose groups a judge did not give.
+    """
 
     def finish(s: Sums) -> dict[str, Value]:
         n = s["set.accuracy#"]
@@ -226,7 +230,10 @@ def set_family(version: str) -> Family:
             "set.f": (harmonic(accuracy, recall), n),
         }
 
-    return Family(version=version, sums=mean_sums(["set.accuracy", "set.recall"]), finish=finish)
+    sums = mean_sums(["set.accuracy", "set.recall"])
+    if n_unparsable is not None:
+        sums[n_unparsable] = pl.col(n_unparsable)
+    return Family(version=version, sums=sums, finish=finish, n_unparsable=n_unparsable)
 
 
 def exact_scores(gold: Labels, pred: Labels) -> dict[str, Floats]:

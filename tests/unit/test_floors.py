@@ -20,7 +20,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("rounds", "release"),
     ),
     "wiring": ("containment", "stages", "pipeline"),
-    "running": ("runner", "watch"),
+    "running": ("runner", "watch", "judge"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
@@ -45,6 +45,7 @@ OWN_FLOOR_ALLOWED = {
     ("parse", "metrics"),  # one grammar of label cells, for answers and for tables
     ("metrics", "store"),  # a run directory is scored like any table of predictions
     ("reason", "store"),  # and its answers can be replayed
+    ("judge", "runner"),
     ("demo", "relabel"),
     ("demo", "show"),
     ("demo", "report"),
@@ -61,8 +62,7 @@ LIBRARIES: dict[str, set[str]] = {
     "boto3": {"storage"},
     "polars": {
         *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
-        *("export", "audit", "compare", "reparse"),
-        "report",
+        *("export", "audit", "compare", "reparse", "report", "judge"),
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},
