@@ -15,7 +15,8 @@ A message names the thing, the value and the remedy. Nothing decides by message 
 and `ClipError` carry a `kind` out of a closed set.
 """
 
-from typing import Final, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
 
 StorageKind = Literal["missing", "denied", "storage"]
 
@@ -95,6 +96,8 @@ class BudgetError(EmerError):
     """A run went over its budget; everything it wrote stays."""
 
     exit_code = 1
+    replies: Sequence[Any] = ()
+    """What a model had answered of the requests at hand, in their order; null = not answered."""
 
 
 class Interrupted(EmerError):

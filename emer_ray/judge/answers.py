@@ -71,24 +71,18 @@ class Answers:
 
     def keep(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store answers as one part."""
-        if not rows:
-            return
-        self._write(rows)
-        assert self._known is not None
-        self._known |= {row["key"]: row["said"] for row in rows}
-
-    def _write(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        uri = storage.join(self._mine, f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl")
-        storage.write(uri, data)
-        return uri
+        if rows:
+            write_part(self.own_folder, rows)
+            assert self._known is not None
+            self._known |= {row["key"]: row["said"] for row in rows}
 
     @property
-    def _mine(self) -> str:
+    def own_folder(self) -> str:
+        """The folder of this model with its settings."""
         return storage.join(self.folder, self._model[:16])
 
     def _read(self) -> dict[str, str]:
-        parts = [e.uri for e in storage.listing(self._mine) if e.uri.endswith(".jsonl")]
+        parts = [e.uri for e in storage.listing(self.own_folder) if e.uri.endswith(".jsonl")]
         rows: dict[str, dict[str, Any]] = {}
         for part in parts:
             try:
@@ -101,11 +95,19 @@ class Answers:
                     f"held is asked again"
                 ) from None
         if len(parts) > MOST_PARTS:
-            merged = self._write([rows[key] for key in sorted(rows)])
+            merged = write_part(self.own_folder, [rows[key] for key in sorted(rows)])
             for part in parts:
                 if part != merged:
                     storage.delete(part)
         return {key: row["said"] for key, row in rows.items()}
+
+
+def write_part(folder: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Store answers under a name made of their content."""
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    uri = storage.join(folder, f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl")
+    storage.write(uri, data)
+    return uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from emer_ray.config import JudgeConfig, JudgedScore, ModelConfig
 from emer_ray.containment import Guard, Row, through
 from emer_ray.errors import BudgetError, ClipError, ConfigError
 from emer_ray.judge import questions
-from emer_ray.judge.answers import Answers, Estimate, Rehearsal
+from emer_ray.judge.answers import Answers, Estimate, Rehearsal, write_part
 from emer_ray.judge.questions import Known, Manner, Question
 from emer_ray.prompts import Language
 from emer_ray.reason import Seat
@@ -78,9 +78,13 @@ class Progress:
 class JudgeStage:
     """A model that answers questions about texts: a table in, the same rows with answers out."""
 
-    def __init__(self, *, model: ModelConfig, language: Language, seat: Seat, guard: Guard) -> None:
+    def __init__(
+        self, *, model: ModelConfig, language: Language, folder: str, seat: Seat, guard: Guard
+    ) -> None:
         self._model = model
         self._language = language
+        self._folder = folder
+        """Where answers go that are paid for when the money runs out."""
         self._reasoner = make_reasoner(model, {}, seat)
         self._guard = guard
 
@@ -96,47 +100,63 @@ class JudgeStage:
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
         asked = [_question(row) for row in rows]
-        seeds = [int(row["clip_id"][:8], 16) for row in rows]
-        first = self._explain(asked, seeds)
-        unread = [
-            place
-            for place, (question, reply) in enumerate(zip(asked, first, strict=True))
-            if isinstance(reply, Reply) and questions.read(question, said(reply.raw)) is None
-        ]
-        second = dict(
-            zip(
-                unread,
-                self._explain(
-                    [asked[place].again(self._language) for place in unread],
-                    [seeds[place] for place in unread],
-                ),
-                strict=True,
-            )
-        )
-        answered: list[Row | ClipError] = []
-        for place, reply in enumerate(first):
-            if isinstance(reply, ClipError):
-                answered.append(reply)
-                continue
-            later = second.get(place)
-            replies = [reply, *([later] if isinstance(later, Reply) else [])]
-            answered.append({"answers": [_answer(n, each) for n, each in enumerate(replies)]})
-        return answered
+        replies: dict[int, list[Any]] = {place: [] for place in range(len(rows))}
+        try:
+            self._explain(rows, asked, replies)
+            unread = {
+                place: given
+                for place, given in replies.items()
+                if isinstance(given[0], Reply)
+                and questions.read(asked[place], said(given[0].raw)) is None
+            }
+            self._explain(rows, [each.again(self._language) for each in asked], unread)
+        except BudgetError:
+            self._save(rows, asked, replies)
+            raise
+        return [_row_of(given) for given in replies.values()]
 
-    def _explain(self, asked: Sequence[Question], seeds: Sequence[int]) -> list[Reply | ClipError]:
+    def _explain(
+        self, rows: Sequence[Row], asked: Sequence[Question], wanted: Mapping[int, list[Any]]
+    ) -> None:
+        """Ask the questions at the wanted places and add what is answered to their lists."""
         requests = [
             Request(
                 step="judge",
                 form="text",
-                clues=Clues(clip_id=question.name),
-                system=question.system,
-                parts=(Part(kind="text", text=question.material),),
-                seed=(self._model.seed + seed) >> 1,  # servers want 31 bits
-                licence_tag=question.licence_tag,
+                clues=Clues(clip_id=asked[place].name),
+                system=asked[place].system,
+                parts=(Part(kind="text", text=asked[place].material),),
+                # a seed that follows from the question; servers want 31 bits
+                seed=(self._model.seed + int(rows[place]["clip_id"][:8], 16)) >> 1,
+                licence_tag=asked[place].licence_tag,
             )
-            for question, seed in zip(asked, seeds, strict=True)
+            for place in wanted
         ]
-        return self._reasoner.explain(requests) if requests else []
+        replies: Sequence[Any] = ()
+        try:
+            replies = self._reasoner.explain(requests) if requests else []
+            if len(replies) != len(requests):
+                raise AssertionError(f"{len(requests)} requests, {len(replies)} replies")
+        except BudgetError as error:
+            replies, error.replies = error.replies, ()
+            raise
+        finally:
+            for given, reply in zip(wanted.values(), replies, strict=False):
+                given.append(reply)
+
+    def _save(
+        self, rows: Sequence[Row], asked: Sequence[Question], replies: Mapping[int, list[Any]]
+    ) -> None:
+        """Keep what is paid for and can be read, or was asked for twice."""
+        answered = [
+            _kept({**rows[place], **_row_of(given)}, asked[place])
+            for place, given in replies.items()
+            if given
+            and isinstance(given[0], Reply)
+            and (len(given) > 1 or questions.read(asked[place], said(given[0].raw)) is not None)
+        ]
+        if answered:
+            write_part(self._folder, answered)
 
     def close(self) -> None:
         """Release the model."""
@@ -153,19 +173,28 @@ def _question(row: Row) -> Question:
     )
 
 
-def _answer(sample: int, reply: Reply) -> Row:
-    return asdict(
-        Answer(
-            step="judge",
-            sample=sample,
-            raw=reply.raw,
-            finish=reply.finish,
-            tokens_in=reply.tokens_in,
-            tokens_out=reply.tokens_out,
-            latency_s=reply.latency_s,
-            usd=reply.usd,
-        )
-    )
+def _row_of(given: Sequence[Reply | ClipError | None]) -> Any:
+    """The answers to one question as columns, or its failure."""
+    if isinstance(given[0], ClipError):
+        return given[0]
+    replies = [reply for reply in given if isinstance(reply, Reply)]
+    return {
+        "answers": [
+            asdict(
+                Answer(
+                    step="judge",
+                    sample=sample,
+                    raw=reply.raw,
+                    finish=reply.finish,
+                    tokens_in=reply.tokens_in,
+                    tokens_out=reply.tokens_out,
+                    latency_s=reply.latency_s,
+                    usd=reply.usd,
+                )
+            )
+            for sample, reply in enumerate(replies)
+        ]
+    }
 
 
 def said(raw: str) -> str:
@@ -332,6 +361,7 @@ class Judge:
             settings={
                 "model": self._model,
                 "language": self.config.language,
+                "folder": self.answers.own_folder,
                 "seat": seat,
                 "guard": guard,
             },

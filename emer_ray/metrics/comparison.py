@@ -191,7 +191,8 @@ def score(gold: pl.DataFrame, pred: pl.DataFrame, plan: Plan, options: Options) 
         columns |= fixed.topk_scores(columns["label.gold"].to_list(), ranked)
     if "preference" in plan.has:
         columns["pref.gold"] = pl.Series([_side(a) for a in gold["preference"]], dtype=pl.String)
-        columns["pref.guess"] = pl.Series([fixed.preference(a) for a in pred["preference"]])
+        guesses = [fixed.preference(a) for a in pred["preference"]]
+        columns["pref.guess"] = pl.Series(guesses, dtype=pl.String)
     if plan.has & {"valence", "sentiment"}:
         columns |= _valence(gold, pred, plan, options)
     if "explanation" in plan.has:

@@ -55,7 +55,7 @@ def scores(
         row = _score(reference, hypothesis or "", language, synonyms) if reference else {}
         for name in names:
             columns[name].append(row.get(name, np.nan))
-    return {name: np.array(values) for name, values in columns.items()}
+    return {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
 
 
 def families(language: Language, *, wordnet: bool = False) -> list[Family]:

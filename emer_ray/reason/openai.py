@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -239,6 +239,11 @@ class _Transient(Exception):
         self.slow = slow
 
 
+def _replied(future: Future[Reply | ClipError]) -> Reply | ClipError | None:
+    answered = not future.cancelled() and future.exception() is None
+    return future.result() if answered else None
+
+
 class OpenAIReasoner:
     """Asks an endpoint, several requests at a time."""
 
@@ -279,6 +284,8 @@ class OpenAIReasoner:
             wait(waiting)
         for future in done:
             if error := future.exception():
+                if isinstance(error, BudgetError):  # what is paid for need not be lost
+                    error.replies = [_replied(future) for future in futures]
                 raise error
         return [future.result() for future in futures]
 

@@ -205,7 +205,7 @@ def test_an_endpoint_judges_within_its_budget(local_ray: Cluster, tmp_path: Path
 
     with serving(number) as server:
         server.acts |= {clip: [f"say:{clip[1:]}"] * 9 for clip in texts}  # 0 and 11 cannot be
-        server.acts["c3"] = ["status:400"]
+        server.acts["c3"] = ["status:400"] * 9
         server.acts["c4"] = ["status:503:0", "say:4"]
         model = {
             "backend": "openai",
@@ -229,11 +229,15 @@ def test_an_endpoint_judges_within_its_budget(local_ray: Cluster, tmp_path: Path
         paid = len(server.received)
         assert 0 < paid < 12
 
+        kept = sum(len(part.read_text().splitlines()) for part in tmp_path.rglob("*.jsonl"))
+        assert kept == 4  # five were paid for; the one that could not be read is asked again
+
         found = emer(*base)
         row = found["metrics"]["judge.clue"]
         assert row["value"] == pytest.approx(sum({*range(1, 11)} - {3}) / 9, abs=1e-9)
         assert (row["n"], row["n_scored"], row["n_unparsable"]) == (12, 9, 3)
         assert found["judge"]["failed"] == {"rejected": 1}
+        assert found["judge"]["asked"] == 12 - kept
         assert len(server.received) > paid
         before = len(server.received)
         assert emer(*base)["metrics"]["judge.clue"] == row

@@ -315,6 +315,7 @@ def test_the_stage_asks_again_what_it_cannot_read_and_keeps_failures(tmp_path: P
     stage = JudgeStage(
         model=config.ModelConfig(backend="replay", model=str(file)),
         language="en",
+        folder=str(tmp_path),
         seat=Seat(),
         guard=Guard(),
     )
