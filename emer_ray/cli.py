@@ -534,12 +534,12 @@ def evaluate(
     emer evaluate runs/first --reference runs/first --by split,label --out runs/first
     emer evaluate pred.csv --reference gold.csv --judge jobs/judge.toml --judge-dry-run
     """
-    from emer_ray.evaluate import compare, options
+    from emer_ray.evaluate import align, options
     from emer_ray.evaluate import evaluate as run_evaluate
 
     chosen, judge = options(**given), _judge(judge_file, overrides, dry_run, out)
     if dry_run:
-        compared = compare(
+        compared = align(
             pred, reference, chosen, partitions=partitions, judge=judge, against=against
         )
         _print_estimate(judge.estimate(compared.put), as_json)

@@ -209,7 +209,7 @@ class Comparison:
             )
 
 
-def compare(
+def align(
     pred: str,
     reference: str,
     options: Options,
@@ -279,9 +279,7 @@ def evaluate(
     which of the two predictions of a clip it prefers.
     """
     options = options or Options(wheels=lexicon.default())
-    compared = compare(
-        pred, reference, options, partitions=partitions, judge=judge, against=against
-    )
+    compared = align(pred, reference, options, partitions=partitions, judge=judge, against=against)
     if judge is not None:
         judge.settle(compared.put, on_progress)
     return score(compared, pred, reference, out=out, run_partitions=run_partitions)

@@ -14,7 +14,7 @@ import polars as pl
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
-from emer_ray.evaluate import Comparison, Evaluation, compare, evaluate, score
+from emer_ray.evaluate import Comparison, Evaluation, align, evaluate, score
 from emer_ray.judge.questions import Known, preference
 from emer_ray.metrics import fixed, inputs, suites
 from emer_ray.metrics.comparison import Options
@@ -150,14 +150,14 @@ def contest(folder: str, reference: str, options: Options, judge: "Judge | None"
     uris = _systems(folder)
     plain = replace(options, resamples=0)
     systems = {
-        name: compare(uri, reference, plain, judge=judge, system=name) for name, uri in uris.items()
+        name: align(uri, reference, plain, judge=judge, system=name) for name, uri in uris.items()
     }
     duelling = judge is not None and (
         not judge.config.scores or "preference" in judge.config.scores
     )
     texts = [name for name, found in systems.items() if "explanation" in found.plan.has]
     pairs = {
-        (one, two): compare(
+        (one, two): align(
             uris[one],
             reference,
             plain,

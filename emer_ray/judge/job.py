@@ -85,7 +85,7 @@ class JudgeStage:
         self._language = language
         self._folder = folder
         """Where answers go that are paid for when the money runs out."""
-        self._reasoner = make_reasoner(model, {}, seat)
+        self._reasoner = make_reasoner(model, seat)
         self._guard = guard
 
     def __call__(self, table: pa.Table) -> pa.Table:

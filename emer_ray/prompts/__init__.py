@@ -52,7 +52,7 @@ class Question:
 
 
 def names(language: Language) -> list[str]:
-    """List the prompts that a step can ask; `judge_*` belong to `metrics.judge`."""
+    """List the prompts that a step can ask; `judge_*` belong to `emer_ray.judge`."""
     folder = files(__package__).joinpath(language)
     found = (entry.name for entry in folder.iterdir())
     return sorted(
