@@ -386,7 +386,7 @@ def _refuse_unfit(config: JudgeConfig) -> None:
     if model.backend == "embedded":
         raise ConfigError(
             "models.judge.backend: the embedded baseline reads no prompt and cannot judge; take "
-            "openai, transformers or replay"
+            "openai, vllm, transformers or replay"
         )
     pipeline.sees(model, "judge")
     if pipeline.is_split(model):

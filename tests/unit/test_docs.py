@@ -36,7 +36,12 @@ def test_every_command_has_help_worth_reading(words: str, command: object) -> No
     ("name", "model", "may_be_left_out"),
     [
         ("relabel", config.RunConfig, {"models.main.options", "models.main.price", "samples"}),
-        ("judge", config.JudgeConfig, {"models.judge.options", "models.judge.price"}),
+        (
+            "judge",
+            config.JudgeConfig,
+            {f"models.judge.{key}" for key in ("options", "price", "answer_chars")}
+            | {"pools.judge.shards"},
+        ),
     ],
 )
 def test_the_job_configuration_explains_every_key(
