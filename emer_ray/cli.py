@@ -897,12 +897,24 @@ def export(run: str, form: Any, out: str, have_the_right: bool, as_json: bool) -
         print_json(found)
 
 
-@main.group()
-def review() -> None:
-    """Have people check what a run says: rounds of sheets, merged, with agreement.
+class ReviewCommands(click.Group):
+    """`emer review RUN` is `emer review page RUN`."""
 
-    A round is a folder: what is given, a sheet per annotator, and what they make of it together.
-    Round 1 judges the run, round 2 the merged round 1. docs/review.md describes the files.
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["page", *args]
+        return super().resolve_command(ctx, args)
+
+
+@main.group(cls=ReviewCommands, subcommand_metavar="RUN | COMMAND [ARGS]...")
+def review() -> None:
+    """Have people check what a run says, on a page or in sheets; merge what they say.
+
+    `emer review RUN` serves the page (it is short for `emer review page RUN`). A round is a folder:
+    what is given, what each annotator judged, and what they make of it together. Round 1 judges the
+    run, round 2 the merged round 1. docs/review.md describes page and files.
     """
 
 
@@ -914,6 +926,55 @@ def round_options(command: F) -> F:
     return click.option(
         "--round", "round_", default=1, show_default=True, help="Which round, from 1."
     )(command)
+
+
+def chosen_options(command: F) -> F:
+    """Give a command that starts a round the choice of its clips."""
+    options = [
+        click.option("--per-clip", type=int, help="Annotators of each clip; default all of them."),
+        click.option(
+            "--clips", metavar="FILE", help="Only the clips of this table, e.g. audit.parquet."
+        ),
+        click.option("--sample", type=int, help="Only so many clips, drawn by --seed."),
+        click.option(
+            "--seed", default=0, show_default=True, help="Of the sample and of who gets what."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@review.command("page")
+@click.argument("run")
+@click.option("--annotators", default="", metavar="NAME,…", help="Who judges; starts the round.")
+@round_options
+@chosen_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8780, show_default=True, help="0 takes a free one.")
+@json_option
+def review_page(run: str, annotators: str, as_json: bool, **given: Any) -> None:
+    """Serve a page on which annotators judge, until Ctrl-C; everybody gets a link of their own.
+
+    Judgements are on the disk before the page says so, and `emer review merge` reads them. The
+    links hold a secret: whoever has one acts as that person. The server listens on this machine
+    only; from another one come in through `ssh -L 8780:localhost:8780`.
+
+    \b
+    emer review runs/first --annotators anna,bo
+    emer review runs/first --round 2 --annotators chen,dee
+    """
+    from emer_ray.review import review as run_review
+
+    def ready(links: dict[str, Any]) -> None:
+        for who, link in links.items():
+            click.echo(f"{who}: {link}", err=as_json)
+        _say("Ctrl-C ends the server; starting it again goes on with the same links.")
+        if as_json:
+            print_json({"run": run, "links": links})
+
+    names = [name for name in annotators.split(",") if name.strip()]
+    run_review(run, annotators=names, on_ready=ready, **given)
 
 
 @review.command("export")
@@ -929,10 +990,7 @@ def round_options(command: F) -> F:
     show_default=True,
     help="Of the sheets; may be repeated.",
 )
-@click.option("--per-clip", type=int, help="Annotators of each clip; default all of them.")
-@click.option("--clips", metavar="FILE", help="Only the clips of this table, e.g. audit.parquet.")
-@click.option("--sample", type=int, help="Only so many clips, drawn by --seed.")
-@click.option("--seed", default=0, show_default=True, help="Of the sample and of who gets what.")
+@chosen_options
 @json_option
 def review_export_command(
     run: str, annotators: str, endings: tuple[Any, ...], as_json: bool, **given: Any

@@ -1,5 +1,6 @@
-"""`emer review export` and `emer review merge`: rounds of human checks on a run, as files.
+"""`emer review`: rounds of human checks on a run, on a page or as files.
 
+    emer review RUN --annotators anna,bo                 a page for each of them, on this machine
     emer review export RUN --annotators anna,bo,chen     what to judge, one sheet per annotator
     emer review merge RUN                                what they made of it together
     emer review export RUN --round 2 --annotators dee,eli      the merged round 1, checked again
@@ -22,8 +23,9 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +33,7 @@ import pyarrow.parquet as pq
 
 from emer_ray import __version__, inert, schema, stages, storage
 from emer_ray.errors import ConfigError, RunDirError
-from emer_ray.metrics import inputs
+from emer_ray.metrics import inputs, lexicon
 from emer_ray.rounds import agreement, items, merging, sheets
 from emer_ray.rounds.items import Given, Mark
 from emer_ray.rounds.sheets import Ending
@@ -147,6 +149,67 @@ def review_merge(
     }
 
 
+def review(
+    run: str,
+    *,
+    annotators: Sequence[str] = (),
+    round_: int = 1,
+    out: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8780,
+    on_ready: Callable[[dict[str, Any]], None] = lambda _: None,
+    **chosen: Any,
+) -> None:
+    """Serve the page of a round until it is interrupted; starts the round where there is none.
+
+    `chosen` says which clips, as for `review_export`. `on_ready` is told the links: one for each
+    annotator, and the lead's.
+    """
+    from emer_ray.desk import log, server
+
+    place = folder(run, round_, out)
+    if not storage.exists(storage.join(place, "review.json")):
+        review_export(run, annotators, round_=round_, out=out, endings=(), **chosen)
+    elif annotators and items.named(annotators) != load(place)["annotators"]:
+        raise ConfigError(
+            f"{place}: this round is of {', '.join(load(place)['annotators'])}; leave --annotators "
+            f"out to go on with it, or give another -o"
+        )
+    about, given = load(place), read_items(place)
+    _refuse_strangers(host, given)
+    placed = index.load_manifest(run)
+    assert placed is not None, run
+    whole = storage.resolve(place, str(Path.cwd()))
+    key = server.secret(Path.home() / ".cache/emer_ray/review.key")
+    whose = {server.token(key, whole, name): name for name in (*about["annotators"], server.LEAD)}
+    wheels = lexicon.default().wheels
+    held = log.held(place)
+    try:
+        desk = server.Desk(
+            about=about,
+            given=given,
+            manifest={row["clip_id"]: row for row in placed.iter_rows(named=True)},
+            words=sorted({word for wheel in wheels for row in wheel for word in row}),
+            logs={name: log.opened(place, name) for name in about["annotators"]},
+            tokens=whose,
+            merge=lambda: review_merge(run, round_=round_, out=out),
+        )
+        server.serve(desk, host, port, on_ready)
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _refuse_strangers(host: str, given: Sequence[Given]) -> None:
+    """Keep gated media on this machine: the page is not encrypted, and anybody may read along."""
+    gated = {each.licence_tag for each in given if (each.licence_tag or "").startswith("gated:")}
+    if gated and host not in ("127.0.0.1", "::1", "localhost"):
+        raise ConfigError(
+            f"--host {host}: clips of {', '.join(sorted(map(str, gated)))} are served to this "
+            f"machine only; let annotators come in through `ssh -L`"
+        )
+
+
 def load(place: str) -> dict[str, Any]:
     """Read what a round is about; raises ConfigError where there is none."""
     uri = storage.join(place, "review.json")
@@ -218,15 +281,14 @@ def _collected(
     place: str, given: Sequence[Given], round_: int, sheet_uris: Sequence[str]
 ) -> list[Mark]:
     """Read sheets; an annotator with judgements in two of them is asked which one counts."""
-    uris = list(sheet_uris) or [
-        entry.uri for entry in storage.listing(storage.join(place, "sheets"))
-    ]
-    if not uris:
+    found_sheets = _sheets(place, sheet_uris)
+    if not found_sheets:
         raise ConfigError(f"{place}/sheets: no sheet; give the files that annotators sent back")
     whose: dict[str, str] = {}
     found: list[Mark] = []
-    for uri in uris:
-        marks = merging.checked(uri, sheets.read(uri, storage.read(uri)), given, round_)
+    for uri, pieces in found_sheets.items():
+        data = b"".join(storage.read(piece) for piece in pieces)
+        marks = merging.checked(uri, sheets.read(uri, data), given, round_)
         for annotator in sorted({mark.annotator for mark in marks}):
             if annotator in whose:
                 raise ConfigError(
@@ -235,6 +297,18 @@ def _collected(
                 )
             whose[annotator] = uri
         found += marks
+    return found
+
+
+def _sheets(place: str, sheet_uris: Sequence[str]) -> dict[str, list[str]]:
+    """Find sheets and what each is made of: the page's log in an object store is many objects."""
+    if sheet_uris:
+        return {f"{uri}": [uri] for uri in dict.fromkeys(sheet_uris)}
+    base = storage.join(place, "sheets") + "/"
+    found: dict[str, list[str]] = {}
+    for entry in storage.listing(base):
+        name = entry.uri.removeprefix(base).split("/")[0]
+        found.setdefault(base + name, []).append(entry.uri)
     return found
 
 

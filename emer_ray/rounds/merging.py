@@ -142,7 +142,8 @@ def _clip(
             continue
         kind = items.kind(mark.item)
         if kind == "label":
-            labels.setdefault(sheets.label(mark.text), set()).add(mark.annotator)
+            for word in sheets.words(mark.text):
+                labels.setdefault(word, set()).add(mark.annotator)
         elif _plain(mark.text) not in {_plain(clue["text"]) for clue in kept[kind]}:
             kept[kind].append({"text": mark.text, "evidence": []})
     words = next(each for each in given if each.item == items.CLIP)

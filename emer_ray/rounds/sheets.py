@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final, Literal
 from zipfile import BadZipFile
@@ -178,7 +179,7 @@ def read(name: str, data: bytes) -> list[Mark]:
             case "csv":
                 rows = _csv_rows(data)
             case "jsonl":
-                rows = [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+                rows = _last_lines(data)
             case "parquet":
                 rows = pq.read_table(pa.BufferReader(data)).to_pylist()
             case _:
@@ -186,6 +187,22 @@ def read(name: str, data: bytes) -> list[Mark]:
     except (ValueError, KeyError, BadZipFile, InvalidFileException, csv.Error) as error:
         raise ConfigError(f"{name}: not a readable {ending} file ({error})") from None
     return _marks(name, rows)
+
+
+def _last_lines(data: bytes) -> list[dict[str, Any]]:
+    """Read a log: of several lines on one item the last counts, and half a line at the end none."""
+    *lines, tail = data.decode().split("\n")
+    with suppress(ValueError):
+        json.loads(tail)
+        lines.append(tail)
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        if line.strip():
+            row = json.loads(line)
+            # rows for additions that nobody numbered are each their own
+            place = (row["clip_id"], row["item"], number if row["item"].endswith("+") else None)
+            last[place] = row
+    return list(last.values())
 
 
 def _xlsx_rows(data: bytes) -> list[dict[str, Any]]:
@@ -276,6 +293,8 @@ def _read(row: dict[str, Any], added: dict[tuple[str, str], int]) -> list[Mark]:
             raise ValueError(f"{item}: only {', '.join(items.ADDABLE)} can be added")
         if verdict == "reject" or not text:
             return []
+        if not item.endswith("+"):  # numbered already, by the page
+            return [mark(item, "add", text)]
         texts = words(text) if kind == "label" else [text]
         first = added.get((clip_id, kind), 0)
         added[clip_id, kind] = first + len(texts)

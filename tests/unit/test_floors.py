@@ -24,7 +24,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
-        "report",
+        *("report", "desk"),
     ),
     "skin": ("cli",),
 }
@@ -52,6 +52,7 @@ OWN_FLOOR_ALLOWED = {
     ("report", "compare"),
     ("report", "evaluate"),
     ("leaderboard", "evaluate"),
+    ("review", "desk"),
 }
 """Imports between modules of one floor, each a decision."""
 
@@ -69,6 +70,7 @@ LIBRARIES: dict[str, set[str]] = {
     "httpx": {"reason"},
     "jinja2": {"report"},
     "vl_convert": {"report"},
+    "aiohttp": {"desk"},
     "onnxruntime": {"perceive", "reason"},
     "ai_edge_litert": {"perceive"},
     "torch": {"checkpoint", "encode", "reason", "bench"},

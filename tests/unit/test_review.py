@@ -329,7 +329,9 @@ def test_the_commands_speak_json_and_take_sheets_from_elsewhere(run: str, tmp_pa
     merged = runner.invoke(cli.main, ["review", "merge", run, str(sent), "-o", out, "--json"])
     assert merged.exit_code == 0, merged.output
     assert json.loads(merged.stdout.splitlines()[-1])["annotators"]["anna"]["judged"] == 1
-    twice = runner.invoke(cli.main, ["review", "merge", run, str(sent), str(sent), "-o", out])
+    again = tmp_path / "anna (2).csv"
+    again.write_bytes(sent.read_bytes())
+    twice = runner.invoke(cli.main, ["review", "merge", run, str(sent), str(again), "-o", out])
     assert twice.exit_code == 2
     assert "name the sheets that count" in twice.output
     early = runner.invoke(cli.main, ["review", "export", run, "--annotators", "x", "--round", "2"])
