@@ -31,6 +31,22 @@ def _shown(letter: str) -> str:
     return letter
 
 
+_JOINERS: Final = "\u200c\u200d"
+"""Some scripts, and emoji, need them; they turn nothing."""
+_BREAKS = re.compile("\r\n?|[\u2028\u2029\x85]")
+
+
+def visible(text: str) -> str:
+    """Keep text as it is, line ends included, and show by its number what cannot be seen."""
+    return "".join(
+        letter
+        if letter in "\n\t" + _JOINERS
+        or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co", "Cn")
+        else f"⟨{ord(letter):04X}⟩"
+        for letter in _BREAKS.sub("\n", text)
+    )
+
+
 def csv_cell(text: str) -> str:
     """Put an apostrophe before what a spreadsheet program would take for a formula."""
     risky = _FORMULA.match(text) and not _NAME_OR_NUMBER.fullmatch(text)

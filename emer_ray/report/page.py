@@ -8,8 +8,6 @@ leave it.
 
 import base64
 import hashlib
-import re
-import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -18,19 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_KEPT = "\n\t\u200c\u200d"
-"""Line ends, and the joiners that some scripts and emoji need."""
-_BREAKS = re.compile(r"\r\n?|[\u2028\u2029\x85]")
-
-
-def inert(text: str) -> str:
-    """Show control and direction marks instead of obeying them."""
-    return "".join(
-        letter
-        if letter in _KEPT or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co", "Cn")
-        else f"⟨{ord(letter):04X}⟩"
-        for letter in _BREAKS.sub("\n", text)
-    )
+from emer_ray import inert
 
 
 def render(values: Mapping[str, Any]) -> str:
@@ -65,7 +51,9 @@ def _environment() -> Environment:
 
 def _final(value: Any) -> Any:
     """Everything the template prints comes by here; only what is markup already stays as it is."""
-    return value if isinstance(value, Markup) else inert("" if value is None else str(value))
+    return (
+        value if isinstance(value, Markup) else inert.visible("" if value is None else str(value))
+    )
 
 
 def thousands(value: int | float) -> str:

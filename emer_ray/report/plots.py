@@ -11,7 +11,7 @@ from typing import Any, Final
 import vl_convert
 from markupsafe import Markup
 
-from emer_ray.report.page import inert
+from emer_ray import inert
 
 INK, FAINT, MAIN = "var(--ink)", "var(--rule)", "var(--bar)"
 VEGA_LITE: Final = "v6_4"
@@ -241,6 +241,6 @@ def _count_axis(counts: Sequence[tuple[str, int]]) -> dict[str, Any]:
 def _draw(spec: Mapping[str, Any], title: str) -> Markup:
     """Draw a specification. The drawing is one picture to a screen reader: its table says more."""
     svg: str = vl_convert.vegalite_to_svg({**spec, "config": _CONFIG}, vl_version=VEGA_LITE)
-    head, rest = inert(svg).split(">", 1)
+    head, rest = inert.visible(svg).split(">", 1)
     label = Markup.escape(f"{title}; the numbers are in the table below")
     return Markup(f'{head} role="img" aria-label="{label}" focusable="false">{rest}')  # noqa: S704

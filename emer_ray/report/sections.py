@@ -113,15 +113,7 @@ def outcome(run: gather.Run) -> dict[str, Any]:
         "usd_per_1000": None
         if record.get("usd") is None or not ok.height
         else 1000 * record["usd"] / ok.height,
-        "timings": list(_timings(record)),
     }
-
-
-def _timings(record: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """What each start recorded of its stages, where it did."""
-    for start in record["starts"]:
-        for stage in start.get("stages") or ():
-            yield {"at": start["at"], **stage}
 
 
 def labels(run: gather.Run) -> dict[str, list[plots.Plot]]:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("vl_convert", reason="needs the extra: pip install 'emer-ray[report]'")
 
-from emer_ray import schema
+from emer_ray import inert, schema
 from emer_ray.report import cards, gather, page, plots, sample, sections
 
 BLANK = dict.fromkeys(schema.RUN_MANIFEST.names)
@@ -78,8 +78,8 @@ def test_clips_asked_for_come_first_and_suspects_are_surprising() -> None:
 
 
 def test_marks_that_could_act_are_shown_instead() -> None:
-    assert page.inert("a\u202eb\x00c\x1b[31m") == "a⟨202E⟩b⟨0000⟩c⟨001B⟩[31m"
-    assert page.inert("你好\r\nمرحبا 👩\u200d👧\t!") == "你好\nمرحبا 👩\u200d👧\t!"
+    assert inert.visible("a\u202eb\x00c\x1b[31m") == "a⟨202E⟩b⟨0000⟩c⟨001B⟩[31m"
+    assert inert.visible("你好\r\nمرحبا 👩\u200d👧\t!") == "你好\nمرحبا 👩\u200d👧\t!"
 
 
 def test_what_the_template_prints_is_escaped_and_inert() -> None:
