@@ -240,3 +240,46 @@ def test_mistakes_are_one_sentence(run: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
     assert done.exit_code == 2
     assert "not a run directory" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.timeout(1200)
+def test_five_thousand_clips_make_a_page_of_bounded_size(
+    browser: Any, synthetic: Path, tmp_path: Path
+) -> None:
+    """How long it takes to build and to paint is in benchmarks/README.md."""
+    told = [
+        {
+            "clip_id": f"c{k:04d}",
+            "subtitle_zh": "你怎么能这样对我？",
+            "speaker": f"s{k % 40}",
+            "label_onehot": OLD[k % 4],
+            "licence_tag": "CC0-1.0",
+            **(
+                {"audio_uri": str(synthetic / "voice.wav")}
+                if k % 10
+                else {"video_uri": str(synthetic / f"c{k % 6}.mp4")}
+            ),
+        }
+        for k in range(5000)
+    ]
+    uri = rows.local_run(
+        {
+            "input": {"manifest": rows.manifest(tmp_path / "clips.jsonl", told)},
+            "output": {"run": str(tmp_path / "run")},
+            "media": {"frames": 8},
+            "models": {"main": {"backend": "fake"}},
+        }
+    )
+    videos = [item for k in range(0, 480, 10) for item in ("--clip", f"c{k:04d}")]
+    summary = emer("report", uri, *videos)
+    assert (summary["clips"], summary["cards"]) == (5000, 96)
+    assert summary["mb"] <= 15
+    with visiting(browser, offline=True) as visit:
+        visit.page.goto(Path(summary["report"]).as_uri())
+        assert len(shown(visit)) == 96
+        visit.page.fill("#search", "c0470")
+        assert shown(visit) == ["c0470"]
+        assert visit.complaints == []
+        assert len(visit.requests) == 1
