@@ -431,9 +431,19 @@ def scoring_options(command: F) -> F:
             "--wordnet", metavar="DIR", help="WordNet database: METEOR with synonyms as well."
         ),
         click.option(
-            "--resamples", default=1000, show_default=True, help="Bootstrap draws; 0 = none."
+            "--resamples",
+            type=click.IntRange(min=0),
+            default=1000,
+            show_default=True,
+            help="Bootstrap draws; 0 = none.",
         ),
-        click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of the bootstrap.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -502,6 +512,7 @@ def _print_estimate(estimate: Any, as_json: bool) -> None:
 @click.option("--out", metavar="DIR", help="Write scores.parquet and metrics.parquet there.")
 @click.option(
     "--partitions",
+    type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Work on one part of the clips at a time, for corpora larger than memory.",

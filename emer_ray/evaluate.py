@@ -46,7 +46,7 @@ def options(
     """Options out of what a command line gives: paths, `OURS=THEIRS` pairs and comma lists."""
     return Options(
         wheels=lexicon.load(wheels, year) if wheels else lexicon.default(),
-        groups=sets.read_groups(storage.read(groups).decode()) if groups else None,
+        groups=sets.read_groups(storage.read(groups)) if groups else None,
         columns=pairs(columns),
         by=_listed(by),
         classes=_listed(classes),

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from emer_ray import runner
 from emer_ray import weights as weights_module
 from tests import browser as browsers
 from tests import s3_server, synth
+
+settings.register_profile("untimed", deadline=None)  # timing decides no test
+settings.load_profile("untimed")
 
 STAND_IN = str(Path(__file__).parent / "torchvision_cpu")
 INSIDE_ENGINES = str(Path(__file__).parent / "vllm_cpu")

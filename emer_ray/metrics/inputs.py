@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from emer_ray import storage
 from emer_ray.errors import ConfigError
+from emer_ray.metrics.labels import parse
 from emer_ray.store import layout, parts
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -29,7 +31,15 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Our name of a column and the names it goes by elsewhere, best first."""
 
+_TYPED: Final = {
+    *("clip_id", "openset", "ranking", "label", "valence", "sentiment", "explanation"),
+    "preference",
+}
+
 _RUN_COLUMNS: Final = ["clip_id", "attempt", "labels", "explanation", "media"]
+_MOST_CELL: Final = 2**30
+"""Characters of one csv cell; Python's own limit is shorter than some explanations."""
+
 _READERS: Final = 16
 """Parts fetched at a time."""
 
@@ -48,7 +58,11 @@ def read(
     columns of a run's explanations.
     """
     frame = _open(uri, also)
-    names = frame.collect_schema().names()
+    try:
+        names = frame.collect_schema().names()
+    except pl.exceptions.PolarsError as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"{uri}: not a readable {_ending(uri)} file ({said})") from None
     renamed: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
         if theirs not in names:
@@ -66,16 +80,36 @@ def read(
             f"{uri}: no column names the clip; there are {', '.join(names)}. "
             "Call it name or clip_id, or give --columns clip_id=COLUMN"
         )
-    plain = [] if support else _plain_labels(schema)
-    return frame.with_columns(pl.col("clip_id").cast(pl.String), *plain)
+    typed = frame.with_columns(_typed(uri, schema, support=support))
+    # a row without a name is the clip called "", as upstream reads it
+    return typed.with_columns(pl.col("clip_id").cast(pl.String).fill_null(""))
 
 
-def _plain_labels(schema: pl.Schema) -> list[pl.Expr]:
-    """Labels with support, as a run writes them, become plain labels."""
-    kind = schema.get("openset")
-    if isinstance(kind, pl.List) and isinstance(kind.inner, pl.Struct):
-        return [pl.col("openset").list.eval(pl.element().struct.field("label"))]
-    return []
+def _typed(uri: str, schema: pl.Schema, *, support: bool) -> list[pl.Expr]:
+    """Columns as the metrics read them: text, or lists of text; refuses what is neither."""
+    found = []
+    for name, kind in schema.items():
+        column = pl.col(name)
+        if name not in _TYPED:
+            continue
+        if isinstance(kind, pl.Array):
+            kind, column = pl.List(kind.inner), column.arr.to_list()
+        if isinstance(kind, pl.List) and name in ("openset", "ranking"):
+            inner = kind.inner
+            if isinstance(inner, pl.Struct) and "label" in [f.name for f in inner.fields]:
+                # labels with support, as a run writes them
+                plain = column.list.eval(pl.element().struct.field("label"))
+                found += [] if support else [plain]
+                continue
+            if not isinstance(inner, pl.List | pl.Array | pl.Struct):
+                found.append(column.cast(pl.List(pl.String)))
+                continue
+        if isinstance(kind, pl.List | pl.Struct | pl.Object) or kind == pl.Binary:
+            wanted = "text or a list of text" if name in ("openset", "ranking") else "text"
+            raise ConfigError(f"{uri}: column {name} holds {kind}; it needs {wanted}")
+        if name != "valence" and kind != pl.Null:
+            found.append(column.cast(pl.String))
+    return found
 
 
 def is_table(uri: str) -> bool:
@@ -151,8 +185,10 @@ def _text(uri: str) -> str:
 
 def _csv(uri: str) -> pl.LazyFrame:
     """Every cell as text: what a cell means is decided where it is used. An empty cell is null."""
+    csv.field_size_limit(_MOST_CELL)
     try:
         head, *rows = csv.reader(io.StringIO(_text(uri), newline=""))
+        head = [name.strip() for name in head]
     except ValueError:
         raise ConfigError(f"{uri}: empty; a header line is needed") from None
     except csv.Error as error:
@@ -176,28 +212,68 @@ def _json(uri: str, text: str) -> Any:
 
 
 def _json_rows(uri: str) -> pl.LazyFrame:
+    """A list of rows, or a map from clip to its labels or to its columns."""
     found = _json(uri, _text(uri))
     if isinstance(found, dict):
-        return _rows(uri, [{"clip_id": name, "openset": cell} for name, cell in found.items()])
+        cells = ((name, c if isinstance(c, dict) else {"openset": c}) for name, c in found.items())
+        found = [{**cell, "clip_id": name} for name, cell in cells]
+    if found == []:
+        return pl.LazyFrame(schema={"clip_id": pl.String, "openset": pl.String})
     return _rows(uri, found)
 
 
-def _rows(uri: str, rows: list[dict[str, Any]]) -> pl.LazyFrame:
-    if not all(isinstance(row, dict) for row in rows):
+def _rows(uri: str, rows: Any) -> pl.LazyFrame:
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"{uri}: each row must be a JSON object with the columns as keys")
     try:
-        return pl.LazyFrame(rows, infer_schema_length=None)
+        return pl.LazyFrame(_uniform(rows), infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError) as error:
         raise ConfigError(f"{uri}: rows disagree about a column's type ({error})") from None
 
 
+def _uniform(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make one kind of each column in which rows mix lists, text and numbers."""
+    kinds: dict[str, set[type]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is not None:
+                kinds.setdefault(name, set()).add(type(value))
+    scalars = {str, int, float, bool}
+    mixed = {
+        name: list in found
+        for name, found in kinds.items()
+        if list in found or (str in found and len(found) > 1 and found <= scalars)
+    }
+
+    def one(name: str, value: Any) -> Any:
+        if value is None or name not in mixed:
+            return value
+        if not mixed[name]:
+            return str(value)
+        listed = value if isinstance(value, list) else parse(str(value))
+        plain = all(item is None or type(item) in scalars for item in listed)
+        return [str(item) for item in listed if item is not None] if plain else listed
+
+    return [{name: one(name, value) for name, value in row.items()} for row in rows]
+
+
 def _npz(uri: str) -> pl.LazyFrame:
-    with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as archive:
-        try:
+    """Columns as arrays of text, or an array of labels per clip."""
+    try:
+        with np.load(io.BytesIO(storage.read(uri)), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        except ValueError:
-            raise ConfigError(
-                f"{uri}: holds pickled objects, which are not loaded because they can run code; "
-                "store the arrays as text"
-            ) from None
-    return pl.LazyFrame({name: array.tolist() for name, array in arrays.items()})
+    except (ValueError, OSError, EOFError, AttributeError, BadZipFile) as error:
+        raise ConfigError(
+            f"{uri}: not an npz of text ({error}); pickled objects are not loaded, because they "
+            f"can run code: store the arrays as text"
+        ) from None
+    columns = {
+        name: (np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array).tolist()
+        for name, array in arrays.items()
+    }
+    if not {"clip_id", *ALIASES["clip_id"]} & columns.keys():
+        return _rows(uri, [{"clip_id": name, "openset": cell} for name, cell in columns.items()])
+    try:
+        return pl.LazyFrame(columns)
+    except pl.exceptions.PolarsError as error:
+        raise ConfigError(f"{uri}: its arrays do not fit together ({error})") from None

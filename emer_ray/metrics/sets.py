@@ -194,7 +194,7 @@ def grouped(
     return Overlap(columns[:, 0], columns[:, 1], columns[:, 2])
 
 
-def read_groups(text: str) -> Groups:
+def read_groups(text: str | bytes) -> Groups:
     """Read a groups file: clip name to groups of synonyms, as lists or as an LLM's text."""
     try:
         found = json.loads(text)
@@ -202,10 +202,15 @@ def read_groups(text: str) -> Groups:
         raise ConfigError(f"--groups: not JSON ({error}); give {{name: [[word, …], …]}}") from None
     if not isinstance(found, dict):
         raise ConfigError("--groups: give one JSON object, {name: [[word, …], …]}")
-    return {
-        name: groups_of(value) if isinstance(value, str) else [list(group) for group in value]
-        for name, value in found.items()
-    }
+    return {name: _groups(name, value) for name, value in found.items()}
+
+
+def _groups(name: str, value: object) -> list[list[str]]:
+    if isinstance(value, str):
+        return groups_of(value)
+    if not isinstance(value, list) or not all(isinstance(group, list) for group in value):
+        raise ConfigError(f"--groups: {name!r} has {value!r}; give a list of lists, [[word, …], …]")
+    return [[str(word) for word in group] for group in value]
 
 
 def groups_of(text: str) -> list[list[str]]:

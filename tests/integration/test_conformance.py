@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openpyxl import Workbook
 
 from emer_ray.evaluate import Evaluation, evaluate
 from emer_ray.metrics import labels, lexicon, sets
@@ -341,3 +342,39 @@ def spearman(one: list[float], other: list[float]) -> float:
     places = [sorted(range(n), key=values.__getitem__) for values in (one, other)]
     ranks = [{item: rank for rank, item in enumerate(place)} for place in places]
     return 1 - 6 * sum((ranks[0][i] - ranks[1][i]) ** 2 for i in range(n)) / (n * (n * n - 1))
+
+
+def test_the_original_xlsx_layout_gives_the_same_tables(tmp_path: Path) -> None:
+    """Wheels with gaps and capitals, eight runs of synonyms side by side, as upstream has them."""
+    for number in range(1, 6):
+        book, last = Workbook(), ("", "", "")
+        book.active.append(["level1", "level2", "level3"])
+        for row in rows_of(f"wheel{number}.csv"):
+            levels = (row["level1"], row["level2"], row["level3"])
+            shown = [
+                None
+                if levels[: place + 1] == last[: place + 1] and place < 2
+                else f" {level.title()}"
+                for place, level in enumerate(levels)
+            ]
+            book.active.append(shown)
+            last = levels
+        book.save(tmp_path / f"wheel{number}.xlsx")
+    runs: dict[str, list[dict[str, str]]] = {}
+    for row in rows_of("wheel_synonym_runs.csv"):
+        runs.setdefault(row["run"], []).append(row)
+    book = Workbook()
+    book.active.append([f"{kind}_run{run}" for run in runs for kind in ("word", "synonym")])
+    for place in range(max(map(len, runs.values()))):
+        found = [rows[place] if place < len(rows) else None for rows in runs.values()]
+        book.active.append(
+            [
+                cell
+                for row in found
+                for cell in ((row["word"], row["synonyms"]) if row else ("", ""))
+            ]
+        )
+    book.save(tmp_path / "synonym.xlsx")
+    for year in YEARS:
+        (tmp_path / "format.csv").write_bytes((DATA / f"wheel_format_{year}.csv").read_bytes())
+        assert lexicon.load(str(tmp_path), year).images == wheels(year).images

@@ -19,7 +19,7 @@ from emer_ray.cli import main
 from emer_ray.errors import ConfigError
 from emer_ray.evaluate import Evaluation, evaluate, options
 from emer_ray.leaderboard import leaderboard
-from emer_ray.metrics import lexicon
+from emer_ray.metrics import lexicon, sets
 from emer_ray.metrics.comparison import Options
 
 OPTIONS = Options(wheels=lexicon.default(), resamples=0)
@@ -413,3 +413,83 @@ def test_the_command_prints_one_object_last(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(main, ["evaluate", pred, "--reference", str(tmp_path / "no.csv")])
     assert wrong.exit_code == 2
     assert "no.csv" in wrong.stderr
+
+
+ODD = {
+    "dict.json": ('{"a": ["happy"], "b": "[sad]", "c": null}', 1.0),
+    "columns.json": ('{"a": {"openset": ["happy"]}, "b": {"openset": ["sad"]}}', 1.0),
+    "mixed.jsonl": (
+        '{"name": "a", "openset": ["happy", 3]}\n{"name": "b", "openset": "sad"}\n'
+        '{"name": 7, "openset": 7}',
+        0.75,
+    ),
+    "nothing.json": ("[]", 0.0),
+    "none.json": ("{}", 0.0),
+    "spaces.csv": ("name , openset\na,[happy]\nb,[sad]\n", 1.0),
+    "short.csv": ("name,openset\na\nb,[sad]\n\n", 0.5),
+    "nameless.csv": ("name,openset\n,[sad]\na,[happy]\n", 0.5),
+    "long.csv": (f'name,openset\na,"[{"x" * 200_000}]"\nb,"[{", ".join("yz" * 5_000)}]"\n', 0.0),
+    "controls.csv": ("\ufeffname,openset\r\na,[ha\0ppy]\r\nb,[\u202e\u0301😀]\r\n", 0.0),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_tables_give_every_metric_with_its_counts(tmp_path: Path, name: str) -> None:
+    content, precision = ODD[name]
+    pred = tmp_path / name
+    pred.write_text(content, encoding="utf-8", newline="")
+    labels = {"name": ["a", "b", "c"], "openset": ["[happy]", "[sad]", "[]"]}
+    gold = write(tmp_path / "gold.csv", labels)
+    found = evaluate(str(pred), gold, replace(OPTIONS, resamples=5)).summary()
+    assert found["clips"] == 3
+    assert found["metrics"]["wheel.m_avg"]["n_scored"] == 2
+    assert found["metrics"]["exact.p"]["value"] == precision
+    assert {values["n"] for values in found["metrics"].values()} == {3}
+
+
+def test_rows_without_a_name_are_one_clip_as_upstream(score: Callable[..., Evaluation]) -> None:
+    sides = {"name": ["", "b"], "openset": ["[happy]", "[sad]"]}
+    assert score(sides, sides).value("exact.f") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("p.json", b"3", "each row must be a JSON object"),
+        ("p.json", b'[{"name": "a", "openset": [["x"]]}]', "needs text or a list of text"),
+        ("p.json", b'[{"name": "a", "explanation": {"x": 1}}]', "column explanation holds"),
+        ("p.npz", b"nonsense", "not an npz of text"),
+        ("p.parquet", b"nonsense", "not a readable parquet file"),
+        ("p.csv", "name,openset\na,é\n".encode("latin-1"), "not UTF-8 at byte"),
+    ],
+)
+def test_an_unreadable_table_is_one_sentence(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    gold = write(tmp_path / "g.csv", {"name": ["a"], "openset": ["[x]"], "explanation": ["y"]})
+    with pytest.raises(ConfigError, match=said):
+        evaluate(str(tmp_path / name), gold, OPTIONS)
+
+
+@pytest.mark.parametrize("groups", ['{"a": null}', '{"a": ["happy"]}', "[1]", "{", "\ufffe"])
+def test_wrong_groups_are_one_sentence(groups: str) -> None:
+    with pytest.raises(ConfigError, match="--groups"):
+        sets.read_groups(groups.encode("utf-16" if groups == "\ufffe" else "utf-8"))
+
+
+def test_partitions_without_clips_change_nothing(tmp_path: Path) -> None:
+    gold = {
+        **{"name": ["a", "b"], "openset": ["[happy]", ""], "label": ["happy", "sad"]},
+        **{"valence": ["1", "x"], "explanation": ["he smiles", ""], "preference": ["a1", "same"]},
+        **{"speaker": ["s", ""], "start_s": ["0", ""], "end_s": ["2", ""]},
+    }
+    pred = {key: gold[key] for key in list(gold)[:6]} | {"ranking": ["happy, sad", ""]}
+    files = [write(tmp_path / f"{n}.csv", t) for n, t in (("p", pred), ("g", gold))]
+    chosen = replace(OPTIONS, by=("speaker", "length", "label"), resamples=0)
+    parted = evaluate(*files, chosen, out=str(tmp_path / "out"), partitions=7)
+    whole = evaluate(*files, chosen)
+    assert [(r.metric, r.by, r.group, r.value, r.n_scored) for r in parted.metrics] == [
+        (r.metric, r.by, r.group, r.value, r.n_scored) for r in whole.metrics
+    ]
+    assert pl.read_parquet(tmp_path / "out" / "scores" / "*.parquet").height == 2
