@@ -67,7 +67,6 @@ def export(
         provenance=asdict(pipeline.provenance(config)),
         failed=dict(Counter(failed["kind"].to_list())),
         left_out=left_out,
-        have_the_right=have_the_right,
         metrics=_metrics(run),
     )
     text = card.card(tally, about)

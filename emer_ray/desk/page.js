@@ -89,20 +89,19 @@ async function send() {
     if (newer && answer.ok) newer.seen = said.version;
     else queue.delete(place);
     keep();
-    if (answer.ok) saved(told, said, newer);
+    if (answer.ok) saved(told, said);
     else if (answer.status === 409) overtaken(told, said);
     else fault(`Not saved: ${said}`);
   }
   sending = false;
 }
 
-function saved(told, said, newer) {
+function saved(told, said) {
   const summary = round.clips.find((each) => each.clip_id === told.clip_id);
   if (summary) Object.assign(summary, said.progress);
   if (clip && clip.clip_id === told.clip_id) {
     const item = clip.items.find((each) => each.item === told.item);
     if (item) item.version = said.version;
-    if (item && !newer) item.pending = false;
   }
   showProgress();
 }
@@ -128,7 +127,13 @@ function judge(item, change) {
 async function open(at) {
   commit();
   if (at < 0 || at >= round.clips.length) return;
-  clip = await ask(`api/clips/${at}`);
+  try {
+    clip = await ask(`api/clips/${at}`);
+  } catch (error) {
+    fault(`The clip cannot be shown, the server does not answer (${error.message}). Try again.`);
+    return;
+  }
+  fault("");
   number = at;
   for (const told of queue.values()) {  // what the server does not know yet
     if (told.clip_id !== clip.clip_id) continue;
@@ -373,6 +378,7 @@ function acceptOpen() {
 }
 
 function note() {
+  if (!clip) return;
   const words = clip.items.find((each) => each.item === "clip");
   const said = $("note").value.trim() || null;
   if (said !== words.note || $("flag").checked !== words.flag) {

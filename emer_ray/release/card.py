@@ -65,7 +65,6 @@ class About:
     """Failure kind -> clips, which are not in the export."""
     left_out: Mapping[str, int]
     """Reason -> clips that are ok and not in the export either."""
-    have_the_right: bool
     metrics: Sequence[Mapping[str, Any]] | None
     """Rows of `metrics.parquet` over all clips; null = nobody evaluated the run."""
 

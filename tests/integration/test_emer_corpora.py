@@ -1,4 +1,4 @@
-"""EMER v1 and v2 as released, through corpus, replay, evaluate and export.
+"""EMER v1 and v2 as released, through corpus, replay, evaluate, audit, review and export.
 
 The tables are not ours to pass on, so this runs where a copy lies beside the checkout. Media are
 placeholders: what is read and scored here is text.
@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from openpyxl import load_workbook
 
 from emer_ray import cli
 from emer_ray.runner import Cluster
@@ -101,6 +102,9 @@ def test_emer_v1(local_ray: Cluster, clip: Path, tmp_path: Path) -> None:
     )
     scored = emer("evaluate", run, "--reference", run, "--out", run, "--resamples", "0")
     assert scored["metrics"]["hit.mean"]["value"] == 1.0  # the gold label replayed is a hit
+    audited = emer("audit", run, "--resamples", "20")
+    assert (audited["clips"], audited["compared"], audited["disagree"]) == (100, 100, 0)
+
     refused = CliRunner().invoke(
         cli.main, ["export", run, "--format", "hf", "-o", str(tmp_path / "no")]
     )
@@ -157,6 +161,25 @@ def test_emer_v2(
     for metric in published:
         expected = published[metric] - 0.5 / 332
         assert scored[metric]["value"] == pytest.approx(expected, abs=1e-9)
+
+    audited = emer("audit", run, "--resamples", "20")
+    assert audited["clips"] == 332
+    assert 0 < audited["disagree"] < audited["compared"] <= 332
+    # what the audit doubts is what people look at next, and what they say settles it
+    doubted = f"{run}/audit.parquet"
+    asked = emer(
+        "review", "export", run, "--annotators", "anna", "--clips", doubted, "--sample", "5"
+    )
+    assert asked["clips"] == 5
+    sheet = Path(asked["sheets"][0])
+    book = load_workbook(sheet)
+    for row in book["review"].iter_rows(min_row=2):
+        row[3].value = None if row[1].value == "clip" or "+" in row[1].value else "accept"
+    book.save(sheet)
+    merged = emer("review", "merge", run)
+    assert merged["reviewed"] == 5
+    settled = emer("audit", run, "--resamples", "20", "--checked", merged["merged"])
+    assert settled["compared"] == audited["compared"]
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets", reason="needs datasets: part of the extra dev")
