@@ -43,6 +43,8 @@ from emer_ray.store import embeddings, record
 SHOWN: Final = 20
 BY: Final = ("old_family", "speaker", "split")
 """Columns that agreement is broken down by."""
+MOST_GROUPS: Final = 12
+"""Groups of one breakdown that are printed; `audit.json` has them all."""
 NEIGHBOURS: Final = 3
 MOST_WITH_NEIGHBOURS: Final = 2000
 """Clips that neighbours are looked up for: the suspects and the tenth on top, so many at most."""
@@ -65,7 +67,8 @@ class Audit:
 
     def table(self, top: int = SHOWN) -> str:
         """For a person: what is known of all clips, then the clips to look at first."""
-        return "\n".join([*_told(self.facts), *_listed(self.rows, top)])
+        groups = _grouped(self.record["agreement"], self.record["confusion"])
+        return "\n".join([*_told(self.facts), *groups, *_listed(self.rows, top)])
 
 
 def audit(
@@ -492,6 +495,33 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"suspects: {facts['suspects']}. A suspect is a question, not a verdict: the evidence may "
         "be what is wrong"
     )
+    return lines
+
+
+def _grouped(
+    agreement: Sequence[Mapping[str, Any]], confusion: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Agreement per family, speaker and split, the least of them first, as far as a person reads."""
+    lines = []
+    for by in BY:
+        rows = [row for row in agreement if (row["by"], row["metric"]) == (by, "audit.agree_main")]
+        rows.sort(key=lambda row: (row["value"], row["group"]))
+        if rows:
+            more = f", the lowest {MOST_GROUPS} of {len(rows)}" if len(rows) > MOST_GROUPS else ""
+            lines.append(f"main families agree, by {by}{more}:")
+        for row in rows[:MOST_GROUPS]:
+            interval = "" if row["low"] is None else f" [{row['low']:.1%}, {row['high']:.1%}]"
+            others = [
+                cell
+                for cell in confusion
+                if by == "old_family" and cell["gold"] == row["group"] != cell["guess"]
+            ]
+            others.sort(key=lambda cell: -cell["clips"])
+            read = ", ".join(f"{cell['guess']} {cell['clips']}" for cell in others[:3])
+            lines.append(
+                f"  {row['group'] or 'none':<24}{row['n']:>7} clips {row['value']:>7.1%}{interval}"
+                + (f"  else {read}" if read else "")
+            )
     return lines
 
 
