@@ -33,6 +33,8 @@ FEWEST_CLUSTERS: Final = 10
 SUREST: Final = 0.1
 """Share of the clips that count as those whose evidence is surest."""
 FEWEST_SUREST: Final = 30
+ENOUGH: Final = 20_000
+"""Clips that a calibration is fitted on at most: it has some hundred weights."""
 CLEAR_MARGIN: Final = 0.5
 """A suspect's evidence goes with another old label more often than with its own, by at least so
 much.
@@ -69,9 +71,18 @@ def cross_fitted(evidence: Floats, old: Floats, folds: Ints) -> tuple[Floats, Fl
     expected, plain = np.empty_like(old), np.empty_like(old)
     for fold in np.unique(folds):
         mine = folds == fold
-        expected[mine] = predicted(fitted(evidence[~mine], old[~mine]), evidence[mine])
-        plain[mine] = _plain(old[~mine])
+        others = _some(np.flatnonzero(~mine))
+        expected[mine] = predicted(fitted(evidence[others], old[others]), evidence[mine])
+        plain[mine] = _plain(old[others])
     return expected, plain
+
+
+def _some(clips: Ints) -> Ints:
+    """As many clips as a fit needs, drawn always alike."""
+    if len(clips) <= ENOUGH:
+        return clips
+    drawn: Ints = np.random.default_rng(0).choice(clips, ENOUGH, replace=False)
+    return drawn
 
 
 def fitted(evidence: Floats, old: Floats) -> Floats:
