@@ -91,51 +91,34 @@ def audit(
     table of somebody's predictions as well, then `out` says where results go. `checked` is a table
     of labels that people gave after looking again. Raises ConfigError for what a user can fix.
     """
-    given = sides.read(sides.manifest_of(labels or run), columns or {}, parser=parser, source=old)
     is_run = not inputs.is_table(run)
-    also = ("confidence", "measures") if is_run else ()
-    new = sides.read(run, {} if is_run else columns or {}, parser=parser, also=also)
     folder = out or (run if is_run else None)
     if folder is None:
         raise ConfigError(f"audit {run}: a table has no folder for results; give --out DIR")
-    pairs = _pairs(given, new)
+    given = sides.read(sides.manifest_of(labels or run), columns or {}, parser=parser, source=old)
+    also = ("confidence", "measures") if is_run else ()
+    new = sides.read(run, {} if is_run else columns or {}, parser=parser, also=also)
     ground = _ground(on, given)
-    before = families.strengths(pairs["labels"], ground)
-    after = families.strengths(pairs["new_labels"], ground)
-    unknown = _unknown(pairs, before, after)
-    kept = pl.Series(unknown).is_null()
-    compared = pairs.filter(kept)
-    if compared.height == 0:
-        raise ConfigError(
-            f"audit {run}: no clip has an old label and evidence that both have a family "
-            f"({_reasons(_counted(unknown))}); check that clip ids are the same on both sides"
-        )
-    before = families.strengths(compared["labels"], ground)
-    after = families.strengths(compared["new_labels"], ground)
-    found = _find(compared, before, after, cluster, resamples, seed)
-    settled = _settled(compared, before, checked, ground, parser) if checked else {}
-    space, basis = _space(run if is_run else None, compared)
-    rows = _rows(compared, before, after, found, space)
-    scores = _scores(compared, before, after, found, cluster)
-    metrics = _agreement(scores, resamples, seed)
+    both = _compared(run, _pairs(given, new), ground)
+    found = _find(both, cluster, resamples, seed)
+    settled = _settled(both, checked, ground, parser) if checked else {}
+    space, basis = _space(run if is_run else None, both.clips)
+    rows = _rows(both, found, space)
+    scores = _scores(both, found, cluster)
+    agreement = _agreement(scores, resamples, seed)
     facts = {
         "run": run,
         "labels": labels or run,
         "clips": given.height,
-        "compared": compared.height,
+        "compared": both.clips.height,
         "disagree": int(found.disagree.sum()),
-        **_noise(found.noise, settled, compared.height),
+        **_noise(found.noise, settled, both.clips.height),
         "suspects": int(found.noise.suspect.sum()),
         "claims": found.noise.claims,
-        **{row.metric.removeprefix("audit."): row.value for row in metrics if row.by == ""},
-        **{
-            row.metric.removeprefix("audit."): row.value
-            for row in found.noise.metrics
-            if row.by == ""
-        },
+        **_overall([*agreement, *found.noise.metrics]),
         "kappa": _kappa(scores["old_family"], scores["new_family"]),
-        "ambiguous": int(((after.strength > 0).sum(axis=1) > 1).sum()),
-        "not_compared": _counted(unknown),
+        "ambiguous": int(((both.after.strength > 0).sum(axis=1) > 1).sum()),
+        "not_compared": both.left_out,
         "extra": new.join(given, on="clip_id", how="anti").height,
         "ground": ground.name,
         "wheels": ground.wheels.version,
@@ -145,29 +128,33 @@ def audit(
         "resamples": resamples,
         "table": storage.join(folder, "audit.parquet"),
     }
-    words = {
-        "old_words": ground.mapping(_words(given["labels"])),
-        "new_words": ground.mapping(_words(new["labels"])),
-    }
     everything = {
         **facts,
-        "agreement": [asdict(row) for row in metrics],
+        "agreement": [asdict(row) for row in agreement],
         "calibration": [asdict(row) for row in found.noise.metrics],
         "confusion": fixed.confusion(scores, "old_family", "new_family").to_dicts(),
         "families_supported": {
-            "old": _sizes(before.strength),
-            "new": _sizes(after.strength),
+            "old": _sizes(both.before.strength),
+            "new": _sizes(both.after.strength),
         },
-        "by_support": _by_support(after, ~found.disagree),
-        **words,
+        "by_support": _by_support(both.after, ~found.disagree),
+        "old_words": ground.mapping(_words(given["labels"])),
+        "new_words": ground.mapping(_words(new["labels"])),
     }
-    table = schema.table(rows, schema.AUDIT)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    storage.write(storage.join(folder, "audit.parquet"), buffer.getvalue())
-    text = json.dumps(everything, ensure_ascii=False, indent=1)
-    storage.write(storage.join(folder, "audit.json"), text.encode())
+    _store(folder, rows, everything)
     return Audit(facts=facts, rows=rows, record=everything)
+
+
+def _store(folder: str, rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(schema.table(rows, schema.AUDIT), buffer, compression="zstd")
+    storage.write(storage.join(folder, "audit.parquet"), buffer.getvalue())
+    text = json.dumps(record, ensure_ascii=False, indent=1)
+    storage.write(storage.join(folder, "audit.json"), text.encode())
+
+
+def _overall(rows: Sequence[Aggregate]) -> dict[str, float | None]:
+    return {row.metric.removeprefix("audit."): row.value for row in rows if row.by == ""}
 
 
 def _pairs(given: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
@@ -209,8 +196,19 @@ def _words(labels: pl.Series) -> list[str]:
     return [] if flat.is_empty() else flat.struct.field("label").unique().sort().to_list()
 
 
-def _unknown(pairs: pl.DataFrame, before: Strengths, after: Strengths) -> list[str | None]:
-    """Why a clip is not compared; null = it is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Both:
+    """Clips whose old labels and evidence both have a family."""
+
+    clips: pl.DataFrame
+    before: Strengths
+    after: Strengths
+    left_out: Mapping[str, int]
+    """Reason to number of clips."""
+
+
+def _compared(run: str, pairs: pl.DataFrame, ground: families.Ground) -> _Both:
+    """Keep what can be compared, and count the rest by reason."""
     reason = (
         pl.when(pl.col("labels").is_null())
         .then(pl.lit("no_old_label"))
@@ -221,14 +219,25 @@ def _unknown(pairs: pl.DataFrame, before: Strengths, after: Strengths) -> list[s
         .when(pl.col("new").is_null())
         .then(pl.lit("evidence_without_family"))
     )
-    named = pairs.with_columns(old=before.main, new=after.main)
-    found: list[str | None] = named.select(reason.alias("why"))["why"].to_list()
-    return found
-
-
-def _counted(reasons: Sequence[str | None]) -> dict[str, int]:
-    known = pl.Series("why", reasons, dtype=pl.String).drop_nulls()
-    return dict(known.value_counts(sort=True).iter_rows())
+    mains = {
+        "old": families.strengths(pairs["labels"], ground).main,
+        "new": families.strengths(pairs["new_labels"], ground).main,
+    }
+    judged = pairs.with_columns(**mains).with_columns(reason.alias("reason"))
+    counted = judged["reason"].drop_nulls().value_counts(sort=True)
+    left_out: dict[str, int] = dict(counted.iter_rows())
+    clips = judged.filter(pl.col("reason").is_null()).drop("reason", *mains)
+    if clips.is_empty():
+        raise ConfigError(
+            f"audit {run}: no clip has an old label and evidence that both have a family "
+            f"({_reasons(left_out)}); check that clip ids are the same on both sides"
+        )
+    return _Both(
+        clips=clips,
+        before=families.strengths(clips["labels"], ground),
+        after=families.strengths(clips["new_labels"], ground),
+        left_out=left_out,
+    )
 
 
 def _reasons(counted: Mapping[str, int]) -> str:
@@ -244,31 +253,24 @@ class _Found:
     disagree: Bools
 
 
-def _find(
-    compared: pl.DataFrame,
-    before: Strengths,
-    after: Strengths,
-    cluster: str | None,
-    resamples: int,
-    seed: int,
-) -> _Found:
+def _find(both: _Both, cluster: str | None, resamples: int, seed: int) -> _Found:
+    before, after = both.before, both.after
     names = before.families
-    shared = [name for name in names if name in after.families]
-    both = np.zeros(len(compared), bool)
-    for name in shared:
+    agree = np.zeros(both.clips.height, bool)
+    for name in set(names) & set(after.families):
         mine = before.strength[:, names.index(name)] > 0
-        both |= mine & (after.strength[:, after.families.index(name)] > 0)
-    confidence = compared["confidence"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        agree |= mine & (after.strength[:, after.families.index(name)] > 0)
+    confidence = both.clips["confidence"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     findings = noise.findings(
         before.shares,
         before.main_numbers(),
         noise.features(after.strength, after.main_numbers(), confidence),
-        ~both,
-        stats.blocks(_clusters(compared, cluster)),
+        ~agree,
+        stats.blocks(_clusters(both.clips, cluster)),
         resamples=resamples,
         seed=seed,
     )
-    return _Found(noise=findings, families=names, disagree=~both)
+    return _Found(noise=findings, families=names, disagree=~agree)
 
 
 def _clusters(compared: pl.DataFrame, cluster: str | None) -> pl.Series:
@@ -280,16 +282,11 @@ def _clusters(compared: pl.DataFrame, cluster: str | None) -> pl.Series:
     return found if found.n_unique() >= noise.FEWEST_CLUSTERS else compared["clip_id"]
 
 
-def _settled(
-    compared: pl.DataFrame,
-    before: Strengths,
-    checked: str,
-    ground: families.Ground,
-    parser: Parser,
-) -> dict[str, int]:
+def _settled(both: _Both, checked: str, ground: families.Ground, parser: Parser) -> dict[str, int]:
     """Count the old labels that people looked at again, and what they found."""
+    before = both.before
     again = sides.read(checked, {}, parser=parser).select("clip_id", again="labels")
-    rows = compared.select("clip_id").join(again, on="clip_id", how="left", maintain_order="left")
+    rows = both.clips.select("clip_id").join(again, on="clip_id", how="left", maintain_order="left")
     truth = families.strengths(rows["again"], ground)
     right = np.zeros(len(rows), bool)
     for number, name in enumerate(before.families):
@@ -315,27 +312,22 @@ def _noise(found: noise.Findings, settled: Mapping[str, int], compared: int) -> 
     }
 
 
-def _rows(
-    compared: pl.DataFrame,
-    before: Strengths,
-    after: Strengths,
-    found: _Found,
-    space: Floats,
-) -> list[dict[str, Any]]:
+def _rows(both: _Both, found: _Found, space: Floats) -> list[dict[str, Any]]:
     """The rows of `audit.parquet`, the most doubtful label first; ties by margin, then by id."""
     findings, names = found.noise, found.families
+    before, after, ids = both.before, both.after, both.clips["clip_id"].to_list()
     rivals = [names[number] for number in findings.rival]
     order = sorted(
-        range(len(compared)),
-        key=lambda i: (-findings.suspicion[i], -findings.margin[i], compared["clip_id"][i]),
+        range(len(ids)),
+        key=lambda i: (-findings.suspicion[i], -findings.margin[i], ids[i]),
     )
     top = order[: max(len(order) // 10, 1)] if findings.claims else []
     doubted = dict.fromkeys([*top, *np.flatnonzero(findings.suspect).tolist()])
-    near = _neighbours(list(doubted)[:MOST_WITH_NEIGHBOURS], rivals, compared, before, space)
+    near = _neighbours(list(doubted)[:MOST_WITH_NEIGHBOURS], rivals, ids, before, space)
     old_shares = families.listed(before.families, before.shares)
     new_shares = families.listed(after.families, after.shares)
     expected = families.listed(names, findings.expected)
-    light = compared.drop("measures", strict=False).to_dicts()
+    light = both.clips.drop("measures", strict=False).to_dicts()
     mains = before.main.to_list(), after.main.to_list()
     rows = []
     for rank, i in enumerate(order, start=1):
@@ -369,7 +361,7 @@ def _rows(
 def _neighbours(
     doubted: Sequence[int],
     rivals: Sequence[str],
-    compared: pl.DataFrame,
+    ids: Sequence[str],
     before: Strengths,
     space: Floats,
 ) -> dict[int, list[dict[str, Any]]]:
@@ -381,11 +373,7 @@ def _neighbours(
         others = np.flatnonzero(carries == rival).tolist()
         for i, near in zip(mine, likeness.nearest(space, mine, others, NEIGHBOURS), strict=True):
             found[i] = [
-                {
-                    "clip_id": compared["clip_id"][place],
-                    "old_family": rival,
-                    "similarity": similarity,
-                }
+                {"clip_id": ids[place], "old_family": rival, "similarity": similarity}
                 for place, similarity in near
             ]
     return found
@@ -406,22 +394,17 @@ def _space(run: str | None, compared: pl.DataFrame) -> tuple[Floats, str]:
     )
 
 
-def _scores(
-    compared: pl.DataFrame,
-    before: Strengths,
-    after: Strengths,
-    found: _Found,
-    cluster: str | None,
-) -> pl.DataFrame:
+def _scores(both: _Both, found: _Found, cluster: str | None) -> pl.DataFrame:
+    """What agreement is added up from, a row per clip."""
     return (
-        compared.select("speaker", "split")
+        both.clips.select("speaker", "split")
         .with_columns(
-            before.main.alias("old_family"),
-            after.main.alias("new_family"),
+            both.before.main.alias("old_family"),
+            both.after.main.alias("new_family"),
             pl.Series("agree", ~found.disagree),
             pl.Series("suspect", found.noise.suspect),
             pl.lit(value=False).alias("empty"),
-            stats.blocks(_clusters(compared, cluster)).alias(stats.BLOCK),
+            stats.blocks(_clusters(both.clips, cluster)).alias(stats.BLOCK),
         )
         .with_columns(agree_main=pl.col("old_family") == pl.col("new_family"))
     )
@@ -501,7 +484,7 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
 def _grouped(
     agreement: Sequence[Mapping[str, Any]], confusion: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Agreement per family, speaker and split, the least of them first, as far as a person reads."""
+    """Agreement per family, speaker and split, the lowest first, as far as a person reads."""
     lines = []
     for by in BY:
         rows = [row for row in agreement if (row["by"], row["metric"]) == (by, "audit.agree_main")]

@@ -6,9 +6,9 @@ vocabulary. Both are put on a `Ground`, which maps words to families by the emot
 - a wheel's level 1 (`ekman`, the default, has anger, contempt, disgust, enjoyment, fear, interest,
   neutral, sadness, surprise; `shaver`, `plutchik`, `circumplex`, `geneva` are the others);
 - where a closed set of old labels tells words apart that share a family (happy and calm), the
-  family is split between them: each word of it goes to the old label that it shares most of eleven
-  mappings with (wheel word, and five wheels at two levels), to equal parts where several are as
-  near;
+  family is split between them: each word of it goes to the old label that it shares most of ten
+  mappings with (five wheels at two levels), to equal parts where several are as near; old labels
+  that share all ten (joy and happy) stay one;
 - `valence`: pleasant, unpleasant or neutral, by the circumplex.
 
 Words that no wheel knows have no family. No label at all says "no clear emotion" and is `neutral`.
@@ -33,8 +33,8 @@ VALENCES: Final = ("pleasant", "unpleasant", NEUTRAL)
 MOST_CLASSES: Final = 24
 """A closed set has at most so many words; more are an open vocabulary."""
 
-_COMPARED: Final = slice(1, len(MAPPINGS))
-"""Mappings that likeness of two words is counted over: all but the word form."""
+_COMPARED: Final = slice(MAPPINGS.index("wheel.W1.L1"), len(MAPPINGS))
+"""Mappings that likeness of two words is counted over: five wheels at two levels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ def ground(name: GroundName, closed: Iterable[str] | None, wheels: Wheels) -> Gr
         for cluster in plain.of(word):
             image = wheels.images[word.lower().strip()][_COMPARED]
             known = anchors.setdefault(cluster, {})
-            if image not in known.values():  # joy and happy are one
+            if image not in known.values():
                 known[word] = image
     split = {cluster: known for cluster, known in anchors.items() if len(known) > 1}
     said = plain.name

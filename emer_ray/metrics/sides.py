@@ -60,8 +60,9 @@ def read(
         raise ConfigError(f"--old {source}: {uri} has no such labels; it has {', '.join(given)}")
     if not given:
         raise ConfigError(
-            f"{uri}: no labels; it has {', '.join(rows.columns)}. Name the column of old labels "
-            "with --columns label=COLUMN (one word) or --columns openset=COLUMN (several)"
+            f"{uri}: no clip has a label in {', '.join(SOURCES)}; the columns are "
+            f"{', '.join(rows.columns)}. Name the one that has them with --columns label=COLUMN "
+            "(one word) or --columns openset=COLUMN (several)"
         )
     chosen = [source] if source else [name for name in given if name != "valence"] or given
     found = [_labels(rows[name], name, parser).alias(name) for name in chosen]

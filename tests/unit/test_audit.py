@@ -189,7 +189,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.main, ["audit", run])
     assert result.exit_code == 2
     assert result.stderr.startswith("emer: ")
-    assert "no labels; it has" in result.stderr
+    assert "no clip has a label in label, openset" in result.stderr
     old = tmp_path / "old.csv"
     old.write_text("name,label\na,sad\n")
     with pytest.raises(ConfigError, match="--cluster nope"):

@@ -36,7 +36,7 @@ def test_the_command_line_offers_what_there_is() -> None:
         ("angry", "happy", "excited", "sad", "neutral", "frustrated", "fear", "surprise"),
         (
             *("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
-            *("contempt", "anxiety", "helplessness", "disappointment"),
+            *("contempt", "anxiety", "disappointment"),
         ),
     ],
 )
@@ -55,9 +55,13 @@ def test_a_family_is_split_only_where_it_must_be() -> None:
     assert split.of("relaxed") == {"enjoyment: calm": 1.0}
     assert split.of("cheerful") == {"enjoyment: happy": 1.0}
     assert split.of("furious") == {"anger": 1.0}
-    assert on(closed=("happy", "joyful")).of("glad") == {"enjoyment: happy": 1.0}
-    ties = on(closed=("nervous", "worried")).of("anxious")
-    assert ties == {"fear: nervous": 0.5, "fear: worried": 0.5}
+    assert on(closed=("happy", "joy", "worried", "nervous")).name == on().name
+    alike = on(closed=("sadness", "helplessness", "disappointment"))
+    assert alike.of("sadness") == alike.of("helplessness") != alike.of("disappointment")
+    assert on(closed=("happy", "excited")).of("relaxed") == {
+        "enjoyment: excited": 0.5,
+        "enjoyment: happy": 0.5,
+    }
 
 
 def test_other_grounds() -> None:
