@@ -9,7 +9,7 @@ only counted.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ except ModuleNotFoundError as missing:
 
 CARDS = 48
 """Clips with a card, unless said otherwise."""
+MOST_RAW = 20_000
+"""Characters of a raw answer in the page; a model that repeats itself can fill megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,7 @@ def report(run: str, options: Options | None = None) -> dict[str, Any]:
         "choices": _choices(made),
         "strata": sample.STRATA,
         "senses": cards.SENSES,
+        "most_raw": MOST_RAW,
         "seed": options.seed,
         "embed_media": options.embed_media,
     }
@@ -101,7 +104,11 @@ def _compare(found: gather.Run, other: str) -> None:
 
 
 def _cards(found: gather.Run, audited: pl.DataFrame | None, options: Options) -> list[cards.Card]:
-    """Draw clips, look at their media where that may be, and put their cards together."""
+    """Draw clips, look at their media, and put their cards together.
+
+    Media of a gated or unknown licence are left alone unless asked for; what failed to decode is
+    not tried again.
+    """
     known = set(found.clips["clip_id"])
     if unknown := [clip_id for clip_id in options.clips if clip_id not in known]:
         raise RunDirError(f"{found.uri}: no clip {unknown[0]!r} in its manifest; see --clip")
@@ -116,7 +123,11 @@ def _cards(found: gather.Run, audited: pl.DataFrame | None, options: Options) ->
     chosen = found.clips.filter(pl.col("clip_id").is_in(names)).to_dicts()
     listed = {row["clip_id"]: row for row in chosen}
     rows = gather.full_rows(found, names)
-    open_ = [name for name in names if _may_open(listed[name], options)]
+    tried = [name for name in names if listed[name]["stage"] != "decode"]
+    withheld = {name for name in tried if is_gated(listed[name]["licence_tag"])}
+    if options.embed_media:
+        withheld.clear()
+    open_ = [name for name in tried if name not in withheld]
     wishes = [cards.wish(rows.get(name), listed[name]) for name in open_]
     settings = MediaConfig.model_validate(found.record["config"]["media"])
     seen: dict[str, look.Look | ClipError] = dict(
@@ -125,15 +136,16 @@ def _cards(found: gather.Run, audited: pl.DataFrame | None, options: Options) ->
     families = gather.families(1)
     return [
         cards.card(
-            number, one, listed[one.clip_id], rows.get(one.clip_id), seen.get(one.clip_id), families
+            number,
+            one,
+            listed[one.clip_id],
+            rows.get(one.clip_id),
+            seen.get(one.clip_id),
+            families,
+            withheld=one.clip_id in withheld,
         )
         for number, one in enumerate(drawn, start=1)
     ]
-
-
-def _may_open(clip: Mapping[str, Any], options: Options) -> bool:
-    """Media of a known, free licence, or as asked for; what failed to decode is not tried again."""
-    return clip["stage"] != "decode" and (options.embed_media or not is_gated(clip["licence_tag"]))
 
 
 def _choices(made: Sequence[cards.Card]) -> list[tuple[str, str, list[str]]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from emer_ray.errors import FAILURE_KINDS, ClipError
-from emer_ray.records import is_gated
 from emer_ray.report import gather
 from emer_ray.report.look import Look, Span, Wish, clip_of
 from emer_ray.report.sample import Drawn
@@ -161,8 +160,10 @@ def card(
     row: Mapping[str, Any] | None,
     look: Look | ClipError | None,
     known: Mapping[str, str | None],
+    *,
+    withheld: bool,
 ) -> Card:
-    """Put a card together; `look` is None where media are withheld, an error where unreadable."""
+    """Put a card together; `look` is None where nobody looked, an error where it was in vain."""
     clues = () if row is None else _clues(row)
     seen = look if isinstance(look, Look) else Look()
     labels = [] if row is None else row.get("labels") or []
@@ -191,7 +192,7 @@ def card(
         ),
         look=seen,
         speech=None if row is None else _speech(row),
-        withheld=look is None and is_gated(manifest["licence_tag"]),
+        withheld=withheld,
         no_media=str(look) if isinstance(look, ClipError) else "",
     )
 

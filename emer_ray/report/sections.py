@@ -120,7 +120,7 @@ def labels(run: gather.Run) -> dict[str, list[plots.Plot]]:
     """Plot words and families, how many of them a clip has, and what goes together."""
     ok, n = run.ok, run.ok.height
     if not n:
-        return {"words": [], "spread": [], "groups": []}
+        return {"words": [], "wheels": [], "spread": [], "groups": []}
     words = ok.select("clip_id", pl.col("words").alias("word")).explode("word").drop_nulls()
     wheels = [_families(words, wheel, n) for wheel in range(1, len(THEORIES) + 1)]
     first = _with_family(words, 1)
@@ -283,6 +283,7 @@ def metrics(run: gather.Run) -> dict[str, Any] | None:
         if not row["metric"].endswith((".p", ".r"))
     ]
     n = max((row[4] for row in shown), default=0)
+    groups = table.filter(pl.col("by") != "").sort("by", "group", "metric")
     return {
         "plot": plots.intervals(
             "Metrics with their 95 % intervals",
@@ -294,12 +295,15 @@ def metrics(run: gather.Run) -> dict[str, Any] | None:
         if shown
         else None,
         "rows": table.filter(pl.col("by") == "").rows(named=True),
-        "groups": table.filter(pl.col("by") != "").sort("by", "group", "metric").rows(named=True),
+        "groups": groups.head(MOST_ROWS).rows(named=True),
+        "n_groups": groups.height,
     }
 
 
 MOST_SHOWN: Final = 24
 """Metrics drawn; the table has all."""
+MOST_ROWS: Final = 500
+"""Rows of a breakdown; by speaker there can be tens of thousands."""
 
 MOST_LISTED: Final = 50
 """Suspects, or changed clips, that are listed."""
@@ -337,7 +341,8 @@ def audit(table: pl.DataFrame, said: Mapping[str, Any]) -> dict[str, Any]:
             ("clips whose labels are of several families", f"{said['ambiguous']:,}"),
         ],
         "claims": said["claims"],
-        "groups": [row for row in agreement if row["by"]],
+        "groups": [row for row in agreement if row["by"]][:MOST_ROWS],
+        "n_groups": sum(1 for row in agreement if row["by"]),
         "plot": plots.heat(
             "Old labels against the run's",
             [

@@ -114,6 +114,11 @@ def test_plots_count_the_rows() -> None:
     assert dict(sizes.rows)["2"] == 32  # type: ignore[arg-type]
 
 
+def test_a_run_without_an_explanation_has_no_plots_of_labels() -> None:
+    found = sections.labels(run_of(many()[:6]))
+    assert found == {"words": [], "wheels": [], "spread": [], "groups": []}
+
+
 def test_an_explanation_links_to_the_clues_it_repeats() -> None:
     clues = (
         cards.Clue(name="V1", sense="visual", text="One face is seen (all of it).", evidence=()),
