@@ -1200,6 +1200,24 @@ def bench_reason(seed: int, clips: int | None, pairs: int, backend: Any, as_json
     _print_bench(reason(seed=seed, clips=clips, pairs=pairs, backend=backend, say=_say), as_json)
 
 
+@bench.command("resume")
+@bench_options
+@click.option(
+    "--s3",
+    "where",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[s3://BUCKET/PREFIX]",
+    help="On an object store: a prefix of yours, or a server on this machine.",
+)
+def bench_resume(seed: int, clips: int | None, where: str | None, as_json: bool) -> None:
+    """Seconds until a run with a million finished clips submits its next block."""
+    from emer_ray.bench.resume import resume
+
+    _print_bench(resume(seed=seed, clips=clips, where=where, say=_say), as_json)
+
+
 @bench.command("metrics")
 @bench_options
 def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ import pyarrow as pa
 
 from emer_ray import __version__, manifest, pipeline, runner, stages, storage, watch, weights
 from emer_ray.config import RunConfig
-from emer_ray.errors import BudgetError, ConfigError, ModelError
+from emer_ray.errors import BudgetError, ConfigError, ModelError, StorageError
 from emer_ray.reason.baselines import Baselines, voice_baselines
 from emer_ray.records import Measure
 from emer_ray.store import index, lease, parts, record
@@ -34,6 +35,8 @@ WAVE_SHARDS = 65_536
 BASELINE_CLIPS = 32
 """Clips whose voices are read before the run, when it has at least `BASELINE_FROM`."""
 BASELINE_FROM = 20
+
+_BASELINE_KEYS = ("baselines", "baseline_clips")
 
 ALIKE_CLIPS = 50
 """A run whose first clips all fail alike, this many, is stopped: the fault is not in the clips."""
@@ -108,122 +111,178 @@ def relabel(
     rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
     preflight(run)
     with lease.held(run, take_over=options.take_over):
-        return _relabel(config, options, on_progress, rows, fingerprint_parts, started)
+        old = record.load(run) or {}
+        accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
+        task = _task(config, options, rows)
+        journal = {
+            **old,
+            "emer_ray": __version__,
+            "fingerprint": pipeline.fingerprint(config),
+            "fingerprint_parts": fingerprint_parts,
+            "accepted": sorted({*old.get("accepted", []), *accepted}),
+            "config": config.model_dump(mode="json"),
+            "versions": pipeline.versions(),
+            "step_hashes": pipeline.step_hashes(config),
+            "starts": [*old.get("starts", []), _start(task, started)],
+        }
+        if task.shards:
+            _explain(config, task, journal, on_progress, started)
+        else:
+            _close(journal, task, task.outcomes, started)
+    return _summary(config, task, journal)
 
 
-def _relabel(
-    config: RunConfig,
-    options: RelabelOptions,
-    on_progress: Callable[[Progress], None],
-    rows: pl.DataFrame,
-    fingerprint_parts: Mapping[str, Any],
-    started: float,
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a start finds in its directory, and what is left to do."""
+
+    run: str
+    placed: pl.DataFrame
+    """The manifest with the shards of every clip."""
+    outcomes: pl.DataFrame
+    """What is stored already."""
+    shards: list[int]
+    """Shards to run."""
+    clips_per_shard: int
+    why: str
+    earlier: stages.Earlier
+    done: Progress
+    retrying: bool
+
+
+def _task(config: RunConfig, options: RelabelOptions, rows: pl.DataFrame) -> Task:
+    """Find what is left to do; clips get their shards, and the run's manifest is stored."""
     run = cast(str, config.output.run)
-    old = record.load(run)
-    accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
     earlier = _earlier(config)
     flow = pipeline.steps(config, pipeline.Start(run=run, earlier=earlier))
-    clips_per_shard, shard_reason = pipeline.shard_clips(config, flow)
+    clips_per_shard, why = pipeline.shard_clips(config, flow)
     before = index.load_manifest(run)
     placed = index.assign_shards(rows, before, clips_per_shard)
     outcomes = index.outcomes(run)
-    retrying = options.retry_failed is not None
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
     if before is None or not placed.equals(before):
         index.save_manifest(run, placed)
-    shards = index.unfinished(placed, outcomes)
     counts = index.counts(placed, outcomes)
-    progress = Progress(
+    done = Progress(
         clips=counts["clips"],
         ok=counts["ok"],
         failed=counts["failed"],
         skipped=counts["ok"] + counts["failed"],
         started=time.monotonic(),
     )
-    journal: dict[str, Any] = {
-        **(old or {}),
-        "emer_ray": __version__,
-        "fingerprint": pipeline.fingerprint(config),
-        "fingerprint_parts": fingerprint_parts,
-        "accepted": sorted({*(old or {}).get("accepted", []), *accepted}),
-        "config": config.model_dump(mode="json"),
-        "versions": pipeline.versions(),
-        "step_hashes": pipeline.step_hashes(config),
-        "counts": counts,
-    }
-    start: dict[str, Any] = {
+    return Task(
+        run=run,
+        placed=placed,
+        outcomes=outcomes,
+        shards=index.unfinished(placed, outcomes),
+        clips_per_shard=clips_per_shard,
+        why=why,
+        earlier=earlier,
+        done=done,
+        retrying=options.retry_failed is not None,
+    )
+
+
+def _start(task: Task, started: float) -> dict[str, Any]:
+    """Begin the record of one start: where, when, and what was found."""
+    return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "skipped": progress.skipped,
-        "shards": len(shards),
-        "choices": {"output.shard_clips": {"value": clips_per_shard, "why": shard_reason}},
+        "skipped": task.done.skipped,
+        "shards": len(task.shards),
+        "choices": {"output.shard_clips": {"value": task.clips_per_shard, "why": task.why}},
+        "resumed_s": round(time.monotonic() - started, 3),
     }
-    journal["starts"] = [*(old or {}).get("starts", []), start]
-    if shards:
-        _drop_strangers(run, shards, journal["fingerprint"], outcomes)
-        cluster = runner.connect()
-        start["cluster"] = dataclasses.asdict(cluster)
-        start["data_context"] = runner.data_context()
-        baselines = _baselines(config, run, placed, old, cluster)
-        journal["baselines"] = {name: list(found) for name, found in baselines.items()}
-        usd_left = _usd_left(config, outcomes)
-        begin = pipeline.Start(run=run, baselines=baselines, earlier=earlier, usd_left=usd_left)
-        flow = pipeline.steps(config, begin)
-        pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
-        start["choices"] |= {
-            f"pools.{pool.name}": {
-                "value": f"{pool.min_actors} to {pool.max_actors} actors of {pool.cpus:g} CPUs, "
-                f"{pool.gpus:g} GPUs",
-                "why": pool.reason,
-                "steps": [step.name for step in pool.steps],
-            }
-            for pool in pools
+
+
+def _explain(
+    config: RunConfig,
+    task: Task,
+    journal: dict[str, Any],
+    on_progress: Callable[[Progress], None],
+    started: float,
+) -> None:
+    """Run the shards that are left; however it ends, run.json says how far it came."""
+    run, start = task.run, journal["starts"][-1]
+    if not task.earlier.facts:
+        preflight_inputs(index.clips_of(task.placed, task.shards))
+    _drop_strangers(run, task.shards, journal["fingerprint"], task.outcomes)
+    connecting = time.monotonic()
+    cluster = runner.connect()
+    connected = time.monotonic() - connecting
+    start["cluster"] = dataclasses.asdict(cluster)
+    start["data_context"] = runner.data_context()
+    baselines = _baselines(config, task, journal, cluster)
+    usd_left = _usd_left(config, task.outcomes)
+    begin = pipeline.Start(run=run, baselines=baselines, earlier=task.earlier, usd_left=usd_left)
+    flow = pipeline.steps(config, begin)
+    pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
+    in_flight = pipeline.in_flight(config, pools)
+    start["choices"] |= _choices(pools, in_flight)
+    clips = task.placed
+    if task.earlier.run:
+        kept = pipeline.kept_shards(task.earlier)
+        clips = index.with_earlier(task.placed, task.earlier.run, kept)
+        start["reused"] = {
+            "run": task.earlier.run,
+            "steps": sorted(task.earlier.steps),
+            "clips": clips.filter("present")["earlier_part"].count(),
+            "embedded": clips.filter("present")["earlier_shard"].count(),
         }
-        progress = dataclasses.replace(progress, started=time.monotonic())
-        in_flight = pipeline.in_flight(config, pools)
-        start["choices"]["output.in_flight"] = {"value": in_flight, "why": "shards under way"}
-        clips = placed
-        if earlier.run:
-            clips = index.with_earlier(placed, earlier.run, pipeline.kept_shards(earlier))
-        if earlier.run:
-            start["reused"] = {
-                "run": earlier.run,
-                "steps": sorted(earlier.steps),
-                "clips": clips.filter("present")["earlier_part"].count(),
-                "embedded": clips.filter("present")["earlier_shard"].count(),
-            }
-        record.save(run, journal)
-        receipts = _receipts(pools, clips, shards, in_flight)
-        try:
-            with watch.stoppable(run, config.budget.drain_s):
-                _follow(config, run, outcomes, receipts, progress, on_progress, retrying)
-        finally:
-            outcomes = index.outcomes(run)
-            counts = index.counts(placed, outcomes)
-            start["seconds"] = round(time.monotonic() - started, 3)
-            journal["counts"] = counts
-            journal["usd"] = _usd(outcomes)
-            record.save(run, journal)
-    seconds = time.monotonic() - started
-    start["seconds"] = round(seconds, 3)
     record.save(run, journal)
-    summary = {
-        "run": run,
-        **{name: counts[name] for name in ("clips", "ok", "failed")},
-        "skipped": progress.skipped,
-        "seconds": round(seconds, 3),
+
+    def submitted() -> None:
+        seconds = time.monotonic() - started - connected
+        start.setdefault("submitted_s", round(seconds, 3))
+
+    receipts = _receipts(pools, clips, task.shards, in_flight, submitted)
+    try:
+        with watch.stoppable(run, config.budget.drain_s):
+            _follow(config, task, receipts, on_progress)
+    finally:
+        _close(journal, task, index.outcomes(run), started)
+
+
+def _choices(pools: Sequence[pipeline.Pool], in_flight: int) -> dict[str, Any]:
+    """Say how the run is staffed, and why."""
+    staffed = {
+        f"pools.{pool.name}": {
+            "value": f"{pool.min_actors} to {pool.max_actors} actors of {pool.cpus:g} CPUs, "
+            f"{pool.gpus:g} GPUs",
+            "why": pool.reason,
+            "steps": [step.name for step in pool.steps],
+        }
+        for pool in pools
     }
+    return staffed | {"output.in_flight": {"value": in_flight, "why": "shards under way"}}
+
+
+def _close(journal: dict[str, Any], task: Task, outcomes: pl.DataFrame, started: float) -> None:
+    """Store what came of a start."""
+    journal["counts"] = index.counts(task.placed, outcomes)
+    journal["usd"] = _usd(outcomes)
+    journal["starts"][-1]["seconds"] = round(time.monotonic() - started, 3)
+    record.save(task.run, journal)
+
+
+def _summary(config: RunConfig, task: Task, journal: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the totals of the directory; raises BudgetError where too many clips failed."""
+    counts = journal["counts"]
     share = counts["failed"] / max(1, counts["clips"])
     if share > config.budget.failed_share:
         raise BudgetError(
-            f"{run}: {counts['failed']} of {counts['clips']} clips failed ({share:.0%}), more than "
-            f"budget.failed_share = {config.budget.failed_share:g}; every row is stored, "
-            f"`emer status {run}` shows the kinds"
+            f"{task.run}: {counts['failed']} of {counts['clips']} clips failed ({share:.0%}), more "
+            f"than budget.failed_share = {config.budget.failed_share:g}; every row is stored, "
+            f"`emer status {task.run}` shows the kinds"
         )
-    return summary
+    return {
+        "run": task.run,
+        **{name: counts[name] for name in ("clips", "ok", "failed")},
+        "skipped": task.done.skipped,
+        "seconds": journal["starts"][-1]["seconds"],
+    }
 
 
 def _earlier(config: RunConfig) -> stages.Earlier:
@@ -260,6 +319,49 @@ def preflight(run: str) -> None:
     storage.delete(uri)
 
 
+_PLACE = r"^(s3://[^/]+/(?:[^/]+/)?|https?://[^/]+/|/)"
+"""Where media lie, as far as rights may differ: bucket and first folder, host, or this machine."""
+_PLACES = 64
+_PLACE_TRIES = 3
+"""Clips of a place that are tried: one may be missing, and S3 calls that denied to some."""
+
+
+def preflight_inputs(clips: pl.DataFrame) -> None:
+    """Read a byte of a clip in every place that media come from, before anything expensive.
+
+    A place whose clips may not be read, or that is not there, is a StorageError; a clip that is
+    missing is a row.
+    """
+    files = clips.filter(pl.col("fps").is_null()).select("video_uri")
+    uris = pl.concat([files["video_uri"], clips["audio_uri"].rename("video_uri")]).drop_nulls()
+    places = (
+        pl.DataFrame({"uri": uris, "place": uris.str.extract(_PLACE)})
+        .group_by("place", maintain_order=True)
+        .agg(pl.col("uri").head(_PLACE_TRIES))
+        .head(_PLACES)
+    )
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: _reach(*row), places.rows()))
+
+
+def _reach(place: str, uris: Sequence[str]) -> None:
+    """Read a byte; raises StorageError when the place, rather than a clip, cannot be read."""
+    refused: StorageError | None = None
+    for uri in uris:
+        try:
+            storage.read_range(uri, 0, 1)
+        except StorageError as error:
+            if error.kind != "missing":
+                refused = refused or error
+            elif storage.is_s3(place):
+                next(storage.listing(place), None)  # a missing bucket is no missing clip
+                return
+        else:
+            return
+    if refused is not None:
+        raise refused
+
+
 def _required(value: str | None, key: str) -> str:
     if value is None:
         raise ConfigError(f"{key} is not set; write it into the configuration or add --set {key}=…")
@@ -292,24 +394,28 @@ def _drop_strangers(
 
 
 def _receipts(
-    pools: Sequence[pipeline.Pool], placed: pl.DataFrame, shards: Sequence[int], in_flight: int
+    pools: Sequence[pipeline.Pool],
+    placed: pl.DataFrame,
+    shards: Sequence[int],
+    in_flight: int,
+    on_submitted: Callable[[], None],
 ) -> Iterator[pa.Table]:
     for first in range(0, len(shards), WAVE_SHARDS):
         wave = index.clips_of(placed, shards[first : first + WAVE_SHARDS])
-        yield from runner.run(pools, index.shard_tables(wave), in_flight=in_flight)
+        tables = index.shard_tables(wave)
+        yield from runner.run(pools, tables, in_flight=in_flight, on_submitted=on_submitted)
 
 
 def _follow(
     config: RunConfig,
-    run: str,
-    outcomes: pl.DataFrame,
+    task: Task,
     receipts: Iterator[pa.Table],
-    progress: Progress,
     on_progress: Callable[[Progress], None],
-    retrying: bool,
 ) -> None:
     """Collect receipts, roll snapshots, show progress, watch the budget."""
-    arrived: list[pl.DataFrame] = [outcomes]
+    run = task.run
+    progress = dataclasses.replace(task.done, started=time.monotonic())
+    arrived: list[pl.DataFrame] = [task.outcomes]
     since = 0
     first: list[pl.DataFrame] = []
     try:
@@ -324,7 +430,7 @@ def _follow(
                     progress, ok=progress.ok + ok, failed=progress.failed + rows.height - ok
                 )
                 on_progress(progress)
-                if not retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
+                if not task.retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
                     first.append(rows)
                     _refuse_alike(run, pl.concat(first))
                 _stop_early(config, run, progress)
@@ -366,21 +472,31 @@ def _stop_early(config: RunConfig, run: str, progress: Progress) -> None:
 
 
 def _baselines(
-    config: RunConfig,
-    run: str,
-    placed: pl.DataFrame,
-    old: Mapping[str, Any] | None,
-    cluster: runner.Cluster,
+    config: RunConfig, task: Task, journal: dict[str, Any], cluster: runner.Cluster
 ) -> Baselines:
-    """Read voice baselines off some of the run's own clips, once for the life of the directory."""
-    if config.input.answers and "baselines" not in (old or {}):
-        # equal answers need equal baselines
-        old = record.require(config.input.answers)
-    if old and "baselines" in old:
-        return {name: (m, s, n) for name, (m, s, n) in old["baselines"].items()}
-    listed = placed.filter("present")
-    if not pipeline.needs_baselines(config) or listed.height < BASELINE_FROM:
-        return {}
+    """Read voice baselines off some of the run's own clips, once for the life of the directory.
+
+    A start of fewer than `BASELINE_FROM` clips has none, and its measures say so; the first start
+    of a grown manifest reads them. Equal answers (`input.answers`) need equal baselines.
+    """
+    if config.input.answers and "baselines" not in journal:
+        theirs = record.require(config.input.answers)
+        journal |= {name: theirs[name] for name in _BASELINE_KEYS if name in theirs}
+    listed = task.placed.filter("present")
+    read = not config.input.answers and not journal.get("baseline_clips")
+    if not journal.get("baselines") and read and pipeline.needs_baselines(config):
+        enough = listed.height >= BASELINE_FROM
+        found = _voices(config, listed, task.run, cluster) if enough else {}
+        journal["baselines"] = {name: list(values) for name, values in found.items()}
+        journal["baseline_clips"] = min(listed.height, BASELINE_CLIPS) if enough else 0
+    kept: dict[str, list[Any]] = journal.setdefault("baselines", {})
+    return {name: (median, spread, n) for name, (median, spread, n) in kept.items()}
+
+
+def _voices(
+    config: RunConfig, listed: pl.DataFrame, run: str, cluster: runner.Cluster
+) -> Mapping[str, tuple[float, float, int]]:
+    """Decode and encode some clips, drawn by a hash of their ids, for their voices."""
     drawn = sorted(
         listed["clip_id"].to_list(),
         key=lambda clip_id: hashlib.sha256(f"{config.input.seed}:{clip_id}".encode()).digest(),

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "60")
 import ray
 import ray._private.state
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data.read_api import from_blocks
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emer_ray.errors import EmerError
@@ -112,10 +113,17 @@ def data_context() -> dict[str, Any]:
     return {**knobs, "preserve_order": False}
 
 
-def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) -> Iterator[pa.Table]:
+def run(
+    pools: Sequence[Pool],
+    tables: Sequence[pa.Table],
+    *,
+    in_flight: int,
+    on_submitted: Callable[[], None] = lambda: None,
+) -> Iterator[pa.Table]:
     """Stream shards through the pools and yield what the last one returns, as it finishes.
 
     At most `in_flight` shards are under way: admitted to the first pool and not yet returned.
+    `on_submitted` is called when every block is in the object store and the plan is executing.
     """
     here = ray.get_runtime_context().get_node_id()
     gate = (
@@ -130,7 +138,8 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) ->
         )
         .remote(in_flight)
     )
-    data: ray.data.Dataset = ray.data.from_arrow(list(tables))
+    # `from_arrow` would start a task per table for its row count, and wait for all of them
+    data: ray.data.Dataset = from_blocks(list(tables))
     for pool in pools:
         data = data.map_batches(
             _actor_class(pool),
@@ -153,7 +162,9 @@ def run(pools: Sequence[Pool], tables: Sequence[pa.Table], *, in_flight: int) ->
         )  # Ray Data's pools restart actors and retry their tasks for ever by default
     try:
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        for table in batches:
+        stream = iter(batches)
+        on_submitted()
+        for table in stream:
             gate.leave.remote(_shards(table))  # type: ignore[attr-defined]
             yield table
     except ray.exceptions.RayTaskError as error:

@@ -36,7 +36,7 @@ LARGE: Final = 8 * 2**20
 
 _PIECE: Final = 2**20
 _LIGHT: Final = ("clip_id", "stage", "kind", "usd")
-_HASH_KEY = "emer_sha256"
+HASH_KEY = "emer_sha256"
 _NAME = re.compile(r"(explanations|failures)/(\d{8,})-([0-9a-f]{12})\.parquet")
 _COMPACTED = re.compile(
     r"(explanations|failures)/(\d{8,})-(\d{8,})-([0-9a-f]{12})-[0-9a-f]{8}\.parquet"
@@ -122,7 +122,7 @@ class Writer:
     def finished(self) -> bytes:
         """Return the bytes; the footer names the SHA-256 of all that precedes it."""
         digest = hashlib.sha256(self._sink.getbuffer()).hexdigest()
-        self._writer.add_key_value_metadata({_HASH_KEY: digest})
+        self._writer.add_key_value_metadata({HASH_KEY: digest})
         self._writer.close()
         return self._sink.getvalue()
 
@@ -146,7 +146,7 @@ def intact(data: bytes | BinaryIO, part: str) -> pa.Schema:
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
         footer = pq.read_metadata(file)
-        written = (footer.metadata or {}).get(_HASH_KEY.encode(), b"").decode()
+        written = (footer.metadata or {}).get(HASH_KEY.encode(), b"").decode()
         end = file.seek(-8, io.SEEK_END)
         left = end - struct.unpack("<I", file.read(4))[0]
         found = footer.schema.to_arrow_schema()
@@ -225,8 +225,10 @@ def opened(run: str, part: Part, *, whole: bool) -> Iterator[BinaryIO]:
 
 def table(file: BinaryIO, part: Part, columns: Sequence[str] | None = None) -> pa.Table:
     """Read the rows of an open part that count."""
+    threads = part.size >= LARGE  # starting them costs more than a small part
     try:
-        return _counted(pq.read_table(file, columns=_also_shard(part, columns)), part, columns)
+        read = pq.ParquetFile(file).read(_also_shard(part, columns), use_threads=threads)
+        return _counted(read, part, columns)
     except pa.ArrowInvalid as error:
         raise _damaged(part.name, error) from None
 

@@ -47,6 +47,7 @@ OWN_FLOOR_ALLOWED = {
     ("reason", "store"),  # and its answers can be replayed
     ("judge", "runner"),
     ("demo", "relabel"),
+    ("bench", "relabel"),
     ("demo", "show"),
     ("demo", "report"),
     ("report", "compare"),
@@ -60,7 +61,7 @@ LIBRARIES: dict[str, set[str]] = {
     "ray": {"runner", "bench"},
     "click": {"cli"},
     "pydantic": {"config", "recipes", "checkpoint"},
-    "boto3": {"storage"},
+    "boto3": {"storage", "bench"},
     "polars": {
         *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
         *("export", "audit", "compare", "reparse", "report", "judge"),
