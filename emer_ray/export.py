@@ -28,7 +28,7 @@ PROJECTIONS = ("one_hot", "ranking", "valence", "sentiment")
 
 COLUMNS = [
     *("clip_id", "labels", "explanation", "visual_clues", "acoustic_clues", "lexical_clues"),
-    *("confidence", "subtitle", "subtitle_source", "answers", "licence_tag"),
+    *("confidence", "subtitle", "subtitle_source", "answers", "licence_tag", "composite"),
 ]
 
 

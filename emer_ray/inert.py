@@ -12,7 +12,8 @@ _FORMULA = re.compile(r"^[=+\-@\t\r]")
 _NAME_OR_NUMBER = re.compile(r"[+-][\w.\-+]*")
 """A cell like -3g5yACwYnA_1 or -0.5 begins like a formula and can call nothing."""
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-!|~<>&$])")
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]|~<>&$@]|(?<=www)\.|:(?=//)|^[-+#]", re.IGNORECASE)
+"""What forms Markdown inside a line or at its start, and what becomes a link by itself."""
 
 
 def plain(text: str) -> str:
@@ -61,4 +62,4 @@ def from_csv_cell(text: str) -> str:
 def markdown(text: str) -> str:
     """Write text so that Markdown and the HTML in it show its letters and nothing else."""
     entities = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;"}
-    return _MARKDOWN.sub(lambda sign: entities.get(sign[1], f"\\{sign[1]}"), plain(text))
+    return _MARKDOWN.sub(lambda sign: entities.get(sign[0], f"\\{sign[0]}"), plain(text))

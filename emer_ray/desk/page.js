@@ -190,6 +190,7 @@ function showPlayer() {
   if (clip.start_s !== null || clip.end_s !== null) {
     facts.push(`Seconds ${clip.start_s ?? 0} to ${clip.end_s ?? "the end"} of the file.`);
   }
+  if (clip.composite) facts.push("Composite: picture and sound were put together for a demonstration.");
   $("facts").textContent = facts.join(" ");
 }
 

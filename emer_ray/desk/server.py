@@ -276,6 +276,7 @@ async def _clip(request: web.Request) -> web.Response:
             "start_s": listed.get("start_s"),
             "end_s": listed.get("end_s"),
             "crop": listed.get("crop"),
+            "composite": bool(listed.get("composite")),
             "look_at": given[items.CLIP].look_at,
         }
     )

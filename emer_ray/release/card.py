@@ -29,6 +29,8 @@ SIZES: Final = (
 
 WORDS: Final = 20
 
+COMPOSITE: Final = "whose picture and sound were put together for a demonstration"
+
 
 @dataclass(kw_only=True)
 class Tally:
@@ -40,6 +42,7 @@ class Tally:
     licences: Counter[str | None] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     unlabelled: int = 0
+    composites: int = 0
 
     def add(self, row: Row) -> None:
         """Count a row."""
@@ -50,6 +53,7 @@ class Tally:
         self.licences[row["licence_tag"]] += 1
         self.labels.update(row["labels"])
         self.unlabelled += not row["labels"]
+        self.composites += bool(row["composite"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +79,10 @@ def card(tally: Tally, about: About) -> str:
     parts = [
         _front_matter(tally, about),
         f"# Explanations and emotion labels for {markdown(corpora)}",
-        f"{tally.clips} clips, explained by [emer_ray](https://pypi.org/project/emer-ray/) "
-        f"{about.record['emer_ray']}: clues seen, heard and said, why they point to an emotional "
-        "state, and open-vocabulary emotion labels. Rows are keyed by the corpus's own clip ids. "
-        "**No media are included**, and no labels of the corpus: join them by `clip_id`.",
+        f"{tally.clips} clips, explained by emer_ray {about.record['emer_ray']}: clues seen, heard "
+        "and said, why they point to an emotional state, and open-vocabulary emotion labels. Rows "
+        "are keyed by the corpus's own clip ids. **No media are included**, and no labels of the "
+        "corpus: join them by `clip_id`.",
         "## Files",
         _files(about.format),
         "## Where this comes from",
@@ -194,6 +198,7 @@ def _counts(tally: Tally, about: About) -> str:
             f"- labels: {tally.labels.total()}, {per_clip:.2f} a clip, {len(tally.labels)} "
             f"different words; {tally.unlabelled} clips have none, which means: no clear emotion",
             f"- most frequent: {words or 'none'}",
+            *([f"- composites: {tally.composites} clips, {COMPOSITE}"] if tally.composites else []),
         ]
     )
 

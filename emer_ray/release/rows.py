@@ -37,6 +37,7 @@ RELEASED: Final = pa.schema(
         pa.field("valence", pa.float64()),
         pa.field("sentiment", pa.string()),
         schema.LICENCE_TAG,
+        schema.COMPOSITE,
     ]
 )
 """A clip as it is handed on: plainer than a run's own tables, lists of words without evidence.
@@ -61,6 +62,7 @@ def row(found: Mapping[str, Any], listed: Mapping[str, Any], said: Mapping[str, 
         "subtitle_source": found["subtitle_source"],
         **{name: said.get(name) for name in ("one_hot", "ranking", "valence", "sentiment")},
         "licence_tag": found["licence_tag"],
+        "composite": found["composite"],
     }
 
 

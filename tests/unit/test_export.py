@@ -1,6 +1,7 @@
 """Exports: what others read, what they are told, and what they are refused."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -11,8 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from markdown_it import MarkdownIt
 
-from emer_ray import cli, storage
+from emer_ray import cli, inert, storage
 from emer_ray.errors import ConfigError
 from emer_ray.evaluate import evaluate, options
 from emer_ray.export import export
@@ -43,6 +45,7 @@ CLIPS: list[dict[str, Any]] = [
         "labels": ["sad", "don't know, [hm]", "</td><script>x"],
         "label_ov": ["sad"],
         "licence_tag": "CC-BY-4.0",
+        "composite": True,
     },
     {
         "clip_id": "windowed",
@@ -106,12 +109,22 @@ def test_hf_loads_offline_and_its_card_has_the_figures_of_the_run(
     body = card.split("---\n", 2)[2]
     assert "<script" not in body
     assert "<b>" not in body
+    assert "composites: 1 clips" in body
     assert "corrupt 1" in body
     assert "no diagnosis" in body
     assert "nothing here is real" in body  # the fake backend answered
 
     with pytest.raises(ConfigError, match="give an empty one"):
         export(run, "hf", target)
+
+
+def test_markdown_shows_letters_and_nothing_else() -> None:
+    """By a real Markdown reader; rich brings it along."""
+    reader = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    for text in (HOSTILE, "# title", "- list", "`x` *y* _z_ ~~w~~", "&lt; | a", "<b>", "[a](b)"):
+        shown = reader.render(inert.markdown(text)).strip()
+        assert shown == f"<p>{html.escape(inert.plain(text), quote=False)}</p>", text
+    assert inert.markdown("http://x") == "http\\://x"  # no link by itself
 
 
 def test_csv_and_jsonl(run: str, tmp_path: Path) -> None:
