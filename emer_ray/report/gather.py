@@ -37,7 +37,8 @@ class Run:
     """A row per clip of the newest manifest: its columns, how it ended (`outcome stage kind part`;
     pending = not yet), and of the ok ones `words confidence has_video has_audio short seconds`."""
     answers: pl.DataFrame
-    """Per step of the recipe: how many answers, and the sums of their tokens, seconds and cost."""
+    """Per step of the recipe: how many answers, and the sums of their tokens, seconds and cost
+    as far as they are known."""
 
     @property
     def name(self) -> str:
@@ -80,7 +81,7 @@ def read(uri: str) -> Run:
         .join(rows, on=["clip_id", "part"], how="left", maintain_order="left")
         .with_columns(pl.col("outcome").fill_null("pending"))
     )
-    answers = sums.group_by("step", maintain_order=True).agg(pl.col(*_SUMS).sum())
+    answers = sums.group_by("step", maintain_order=True).agg(*map(_known_sum, _SUMS))
     return Run(uri=uri, record=journal, clips=clips, answers=answers)
 
 
@@ -152,6 +153,12 @@ _NO_SUMS: Final = pl.DataFrame(
 )
 
 
+def _known_sum(column: str) -> pl.Expr:
+    """Sum what is known; null where nothing is, because that is no zero."""
+    known = pl.col(column)
+    return pl.when(known.count() > 0).then(known.sum()).alias(column)
+
+
 def _part(uri: str, part: parts.Part) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read a part's light columns, and the sums over its answers; the answers stay behind."""
     table = pl.DataFrame(pl.from_arrow(parts.read(uri, part, _LIGHT)))
@@ -169,6 +176,6 @@ def _part(uri: str, part: parts.Part) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     said = table.select(pl.col("answers").explode()).drop_nulls().unnest("answers")
     sums = said.group_by("step", maintain_order=True).agg(
-        pl.len().alias("answers"), pl.col(*_SUMS[1:]).sum()
+        pl.len().alias("answers"), *map(_known_sum, _SUMS[1:])
     )
     return rows, sums.cast(dict(_NO_SUMS.schema))  # type: ignore[arg-type]

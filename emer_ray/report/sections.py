@@ -90,6 +90,7 @@ def outcome(run: gather.Run) -> dict[str, Any]:
     kinds = failed.group_by("stage", "kind").len().sort("len", "stage", "kind", descending=True)
     failures = [(stage, kind, FAILURE_KINDS[kind], n) for stage, kind, n in kinds.iter_rows()]
     ok = run.ok
+    seconds = sum(start.get("seconds") or 0.0 for start in record["starts"])
     return {
         "clips": clips.height,
         "counts": {name: counts.get(name, 0) for name in ("ok", "failed", "pending")},
@@ -109,6 +110,8 @@ def outcome(run: gather.Run) -> dict[str, Any]:
             ("shorter than declared", ok["short"].sum()),
         ],
         "answers": list(run.answers.iter_rows(named=True)),
+        "seconds": seconds,
+        "clips_per_s": (clips.height - counts.get("pending", 0)) / seconds if seconds else None,
         "usd": record.get("usd"),
         "usd_per_1000": None
         if record.get("usd") is None or not ok.height

@@ -194,6 +194,7 @@ def test_it_reads_in_the_dark_on_a_telephone_and_on_paper(browser: Any, page: Pa
 def test_gated_media_stay_out_unless_asked_for(run: str, page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert text.count("the licence of this clip is gated:NOBODY") == 4
+    assert "no price is known" in text, "what is not known is no zero"
     n_pictures = text.count("data:image/webp")
     asked = tmp_path / "asked.html"
     summary = emer("report", run, "-o", str(asked), "--cards", "100", "--embed-media")
