@@ -6,6 +6,7 @@ is dead on this host, otherwise when the heartbeat is 30 s old, or with `--take-
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -18,6 +19,8 @@ from typing import Any, Final
 
 from emer_ray import storage
 from emer_ray.errors import RunDirError, StorageError
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 10.0
 STALE_S: Final = 30.0
@@ -47,6 +50,14 @@ def held(run: str, *, take_over: bool = False) -> Iterator[None]:
     def beat() -> None:
         while not stop.wait(HEARTBEAT_S):
             try:
+                found = _read(uri)
+                if found is not None and found.get("id") != mine["id"]:
+                    log.warning(
+                        "%s: taken over by process %s on %s; both now do the same work, to the "
+                        "same rows. Stop one of them",
+                        *(run, found.get("pid"), found.get("host")),
+                    )
+                    return
                 storage.write(uri, _beat(mine))
             except StorageError:  # the lease is advice; the run's own writes will speak up
                 continue

@@ -334,6 +334,21 @@ def test_a_second_driver_is_refused_and_may_take_over(tmp_path: Path) -> None:
     assert lease.holder(run) is None
 
 
+def test_a_driver_that_was_taken_over_says_so_and_leaves_the_lease_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.05)
+    run = str(tmp_path)
+    with lease.held(run), lease.held(run, take_over=True):
+        until = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < until:
+            time.sleep(0.02)
+        taken = storage.read(storage.join(run, "lease.json"))
+        assert "taken over by process" in caplog.text
+    assert len(caplog.messages) == 1
+    assert json.loads(taken)["pid"] == os.getpid()
+
+
 def test_a_dead_driver_on_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
     code = "import os, sys\nfrom emer_ray.store import lease\n"
     code += "with lease.held(sys.argv[1]):\n    os.kill(os.getpid(), 9)\n"
