@@ -66,10 +66,10 @@ def test_each_poisoned_clip_pays_alone(local_ray: Cluster, synthetic: Path, tmp_
         config.parse(
             {
                 "input": {"manifest": rows.manifest(tmp_path / "clips.jsonl", clips)},
-                "output": {"run": run, "shard_clips": 8},
-                "media": {"frames": 2, "size_px": 64, "deadline_s": 3.0, "memory_mb": 400},
+                "output": {"run": run, "shard_clips": 4},
+                "media": {"frames": 2, "size_px": 64, "deadline_s": 5.0, "memory_mb": 400},
                 "models": {"main": {"backend": "fake"}},
-                "pools": {"explain": {"deadline_s": 0.5, "memory_mb": 1000}},
+                "pools": {"explain": {"deadline_s": 2.0, "memory_mb": 1000}},
                 "faults": faults,
             }
         )
