@@ -64,7 +64,8 @@ def pairs(columns: Sequence[str]) -> dict[str, str]:
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(item.strip() for item in (text or "").split(",") if item.strip())
+    items = (item.strip() for item in (text or "").split(","))
+    return tuple(dict.fromkeys(item for item in items if item))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +225,7 @@ def align(
 
     The judge is asked for `scores`, else for what its configuration says and the tables allow.
     """
+    inputs.refuse_absent([pred, _manifest(reference)], options.columns)
     gold = inputs.read(_manifest(reference), options.columns)
     found = inputs.read(pred, options.columns)
     rival = inputs.read(against, options.columns) if against else None

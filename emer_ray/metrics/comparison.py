@@ -121,6 +121,8 @@ def _need_columns(
     for name in names:
         if name not in known:
             raise ConfigError(f"{option} {name}: the reference has only {', '.join(known)}")
+        if gold.collect_schema().get(name, pl.String()).is_nested():
+            raise ConfigError(f"{option} {name}: holds lists or objects, not one value per clip")
 
 
 def _word(classes: Sequence[str]) -> pl.Expr:
@@ -264,8 +266,13 @@ def _empty(pred: pl.DataFrame, columns: Mapping[str, Any]) -> pl.Series:
     ]
     if not given:
         return pred["found"].is_null()
-    blank = [pl.col(name).cast(pl.String, strict=False).fill_null("") == "" for name in given]
-    return pred.select(pl.all_horizontal(blank).alias("empty"))["empty"]
+    return pred.select(pl.all_horizontal(_blank(pred, name) for name in given).alias("e"))["e"]
+
+
+def _blank(frame: pl.DataFrame, name: str) -> pl.Expr:
+    if isinstance(frame.schema[name], pl.List):
+        return pl.col(name).list.len().fill_null(0) == 0
+    return pl.col(name).cast(pl.String).fill_null("") == ""
 
 
 def _set_scores(
@@ -319,6 +326,10 @@ def _with_groups(
 ) -> pl.DataFrame:
     """Add the columns that clips are grouped and clustered by, and the block of each cluster."""
     cluster = [options.cluster] if options.cluster else []
+    if taken := {*options.by, *cluster} & {*frame.columns} - {"clip_id"}:
+        raise ConfigError(
+            f"--by {min(taken)}: a column of the scores has this name; call yours otherwise"
+        )
     carried = {"split", "speaker", "source_id", "corpus", *options.by, *cluster} - {"label"}
     frame = frame.with_columns(
         gold.select(name for name in gold.columns if name in carried and name not in frame.columns)
@@ -337,11 +348,12 @@ def _seconds(gold: pl.DataFrame, pred: pl.DataFrame) -> pl.Series | None:
     """Length of each clip: its window, else what the manifest or the run measured."""
     known: list[pl.Series] = []
     if {"start_s", "end_s"} <= set(gold.columns):
-        window = pl.col("end_s").cast(pl.Float64) - pl.col("start_s").cast(pl.Float64).fill_null(0)
+        start, end = (pl.col(name).cast(pl.Float64, strict=False) for name in ("start_s", "end_s"))
+        window = end - start.fill_null(0)
         known.append(gold.select(window).to_series())
     for frame in (gold, pred):
         if "duration_s" in frame.columns:
-            known.append(frame["duration_s"].cast(pl.Float64))
+            known.append(frame["duration_s"].cast(pl.Float64, strict=False))
     if not known:
         return None
     columns = pl.DataFrame([series.alias(str(i)) for i, series in enumerate(known)])

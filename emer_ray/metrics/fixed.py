@@ -37,7 +37,9 @@ def classification(
 
     def finish(s: Sums) -> dict[str, Value]:
         golds, guesses, hits = (
-            np.stack([s[f"{gold}:{kind}{i}"] for i in range(len(classes))])
+            np.array([s[f"{gold}:{kind}{i}"] for i in range(len(classes))]).reshape(
+                -1, *s["n"].shape
+            )
             for kind in ("gold", "guess", "hit")
         )
         n = golds.sum(axis=0)

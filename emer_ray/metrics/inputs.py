@@ -52,7 +52,7 @@ def read(
     also: Sequence[str] = (),
 ) -> pl.LazyFrame:
     """Read a table or a run directory. `columns` maps our names to those of the file and goes
-    before the aliases.
+    before the aliases; a file that has ours instead is read as it is.
 
     With `support`, labels that have one keep it: a list of {label, support}. `also` names more
     columns of a run's explanations.
@@ -65,9 +65,10 @@ def read(
         raise ConfigError(f"{uri}: not a readable {_ending(uri)} file ({said})") from None
     renamed: dict[str, str] = {}
     for ours, theirs in (columns or {}).items():
-        if theirs not in names:
+        if theirs in names:
+            renamed[theirs] = ours
+        elif not {ours, *ALIASES.get(ours, ())} & {*names}:
             raise ConfigError(f"{uri}: no column {theirs}; there are {', '.join(names)}")
-        renamed[theirs] = ours
     for ours, aliases in ALIASES.items():
         taken = [name for name in (ours, *aliases) if name in names and name not in renamed]
         if ours not in renamed.values() and taken:
@@ -83,6 +84,19 @@ def read(
     typed = frame.with_columns(_typed(uri, schema, support=support))
     # a row without a name is the clip called "", as upstream reads it
     return typed.with_columns(pl.col("clip_id").cast(pl.String).fill_null(""))
+
+
+def refuse_absent(uris: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Refuse a name of `columns` that none of the files has."""
+    if not columns:
+        return
+    there = {name for uri in uris for name in _open(uri).collect_schema().names()}
+    for theirs in columns.values():
+        if theirs not in there:
+            raise ConfigError(
+                f"--columns: no column {theirs} in {' or '.join(uris)}; there are "
+                f"{', '.join(sorted(there))}"
+            )
 
 
 def _typed(uri: str, schema: pl.Schema, *, support: bool) -> list[pl.Expr]:
@@ -107,7 +121,10 @@ def _typed(uri: str, schema: pl.Schema, *, support: bool) -> list[pl.Expr]:
         if isinstance(kind, pl.List | pl.Struct | pl.Object) or kind == pl.Binary:
             wanted = "text or a list of text" if name in ("openset", "ranking") else "text"
             raise ConfigError(f"{uri}: column {name} holds {kind}; it needs {wanted}")
-        if name != "valence" and kind != pl.Null:
+        if kind.is_float() and name != "valence":  # 1.0 is how a column with gaps spells 1
+            whole = pl.when(column == column.round()).then(column.cast(pl.Int64, strict=False))
+            found.append(pl.coalesce(whole.cast(pl.String), column.fill_nan(None).cast(pl.String)))
+        elif name != "valence" and kind != pl.Null:
             found.append(column.cast(pl.String))
     return found
 

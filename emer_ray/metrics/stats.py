@@ -108,7 +108,8 @@ def aggregate(
             pl.col(pl.String).fill_null(""), pl.col(pl.Float64).fill_null(0)
         )
     for (by, group), frame in summed.group_by("by", "group", maintain_order=True):
-        rows += _group(str(by), str(group), frame, families, resamples, seed)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond what numbers hold: undefined
+            rows += _group(str(by), str(group), frame, families, resamples, seed)
     return rows
 
 
@@ -134,7 +135,7 @@ def _group(
         unparsable = whole[family.n_unparsable][0] if family.n_unparsable else 0
         for metric, (value, n_scored) in values.items():
             low, high = interval(resampled[metric][0]) if resampled else (None, None)
-            defined = not np.isnan(value[0])
+            defined = np.isfinite(value[0])  # a value beyond what numbers hold is none
             rows.append(
                 Aggregate(
                     metric=metric,
@@ -164,7 +165,7 @@ def draw(columns: Sums, resamples: int, seed: int) -> dict[str, Floats]:
 
 def interval(values: Floats) -> tuple[float | None, float | None]:
     """The middle 95 % of the values that are defined."""
-    defined = values[~np.isnan(values)]
+    defined = values[np.isfinite(values)]
     if len(defined) == 0:
         return None, None
     low, high = np.quantile(defined, [0.025, 0.975])

@@ -9,7 +9,7 @@ import polars as pl
 from emer_ray.metrics.fixed import classification
 from emer_ray.metrics.stats import Family, Floats, Sums, Value, ratio
 
-_NUMBER: Final = re.compile(r"[-+−]?\d+(?:\.\d+)?|[-+−]?\.\d+")
+_NUMBER: Final = re.compile(r"[-+−]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 SENTIMENT_CLASSES: Final = ("positive", "negative")
 
 

@@ -306,6 +306,10 @@ def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
     gold = write(tmp_path / "g.csv", {"id": ["a"], "mine": ["[happy]"]})
     chosen = replace(OPTIONS, columns={"clip_id": "id", "openset": "mine"})
     assert evaluate(pred, gold, chosen).value("exact.p") == 1.0
+    plain = write(tmp_path / "o.csv", {"id": ["a"], "openset": ["[happy]"]})
+    assert evaluate(pred, plain, chosen).value("exact.p") == 1.0
+    with pytest.raises(ConfigError, match="--columns: no column absent in "):
+        evaluate(pred, plain, replace(chosen, columns={"openset": "absent", "clip_id": "id"}))
     with pytest.raises(ConfigError, match="no column theirs"):
         evaluate(pred, gold, replace(OPTIONS, columns={"clip_id": "theirs"}))
     with pytest.raises(ConfigError, match="--columns"):
@@ -445,6 +449,37 @@ def test_odd_tables_give_every_metric_with_its_counts(tmp_path: Path, name: str)
     assert found["metrics"]["wheel.m_avg"]["n_scored"] == 2
     assert found["metrics"]["exact.p"]["value"] == precision
     assert {values["n"] for values in found["metrics"].values()} == {3}
+
+
+def json_rows(path: Path, *rows: Mapping[str, Any]) -> str:
+    path.write_text(json.dumps([{"name": f"c{i}", **row} for i, row in enumerate(rows)]))
+    return str(path)
+
+
+def test_odd_values_have_a_meaning_or_are_null(tmp_path: Path) -> None:
+    pred = json_rows(
+        tmp_path / "p.json",
+        {"label": 1.0, "valence": "1e200", "ranking": ["sad", "happy"], "openset": [1]},
+        {"label": None, "valence": "-inf", "ranking": "happy", "openset": []},
+    )
+    gold = json_rows(
+        tmp_path / "g.json",
+        {"label": 1, "valence": -1e200, "openset": ["1"], "start_s": "soon", "end_s": 3},
+        {"label": None, "valence": "2", "openset": None, "start_s": None, "end_s": 3},
+    )
+    chosen = replace(OPTIONS, by=("length",), resamples=10)
+    found = evaluate(pred, gold, chosen).summary()
+    json.loads(json.dumps(found), parse_constant=pytest.fail)
+    assert found["metrics"]["acc"]["value"] == 1.0
+    assert found["metrics"]["exact.p"]["value"] == 1.0
+    assert found["metrics"]["valence.mse"]["value"] is None
+    assert found["metrics"]["top1"]["n_scored"] == 1
+    unlabelled = [json_rows(tmp_path / f"{n}.json", {"label": None}) for n in "ab"]
+    assert evaluate(*unlabelled, OPTIONS).value("acc") is None
+    for by, said in (("openset", "holds lists"), ("jaccard", "a column of the scores")):
+        odd = json_rows(tmp_path / "o.json", {"openset": ["x"], "jaccard": "q"})
+        with pytest.raises(ConfigError, match=said):
+            evaluate(odd, odd, replace(OPTIONS, by=(by,)))
 
 
 def test_rows_without_a_name_are_one_clip_as_upstream(score: Callable[..., Evaluation]) -> None:
