@@ -66,7 +66,7 @@ def on_top(run: str, corpus: planted.Planted) -> float:
 def test_planted_errors_are_found_on_s3(local_ray: Cluster, synthetic: Path, bucket: str) -> None:
     sound = storage.join(bucket, "voice.wav")
     storage.write(sound, (synthetic / "voice.wav").read_bytes())
-    corpus = planted.corpus(7, clips=320, evidence="clean", support="informative")
+    corpus = planted.corpus(7, clips=192, evidence="clean", support="informative")
     run = replayed(bucket, sound, corpus)
     result = CliRunner().invoke(cli.main, ["audit", run, "--json"])
     assert result.exit_code == 0, result.output
@@ -80,7 +80,7 @@ def test_planted_errors_are_found_on_s3(local_ray: Cluster, synthetic: Path, buc
     )
     assert first["explanation"] == listed[first["clip_id"]]["explanation"] != ""
 
-    other = planted.corpus(7, clips=320, evidence="rows")
+    other = planted.corpus(7, clips=192, evidence="rows")
     second = replayed(bucket, sound, other, "second")
     result = CliRunner().invoke(cli.main, ["compare", run, second, "--labels", run, "--json"])
     assert result.exit_code == 0, result.output
