@@ -183,7 +183,8 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
     if not rows:
         return []
     if guard.run is None:
-        return _batched(rows, work, guard, None)
+        with _ROOM.together():
+            return _batched(rows, work, guard, None)
     with _ROOM.together():  # claimed inside: who waits while a clip kills the process pays nothing
         held = claims.claim(guard.run, stage, rows[0]["shard"])
         answers = _released(held, lambda: _batched(rows, work, guard, held)) if held.first else None
@@ -219,9 +220,14 @@ def _one_by_one(
 
 
 class _Room:
-    """Shards side by side, or one clip with nobody beside it; who wants to be alone goes first."""
+    """Shards at work, or one clip with nobody beside it; who wants to be alone goes first.
+
+    An actor is given one shard more than may be at work, so that tables and storage of one cost
+    the next nothing.
+    """
 
     def __init__(self) -> None:
+        self.seats = 1
         self._changed = threading.Condition()
         self._inside = 0
         self._lonely = 0
@@ -230,7 +236,7 @@ class _Room:
     @contextmanager
     def together(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._lonely)
+            self._changed.wait_for(lambda: not self._lonely and self._inside < self.seats)
             self._inside += 1
         try:
             yield
@@ -258,6 +264,11 @@ class _Room:
 
 _ROOM: Final = _Room()
 """Of this process."""
+
+
+def side_by_side(shards: int) -> None:
+    """Let this process work on so many shards at once; on one, where nobody says otherwise."""
+    _ROOM.seats = shards
 
 
 def _given_up(clip_id: str, held: claims.Claim) -> ClipError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 # A killed driver's share of the cluster stays reserved until its last request expires, 180 s by
@@ -27,6 +28,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.read_api import from_blocks
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from emer_ray import containment
 from emer_ray.errors import EmerError
 from emer_ray.pipeline import Chain, Pool, Step
 
@@ -35,10 +37,6 @@ log = logging.getLogger(__name__)
 LOCAL_CPUS = 4
 """Logical CPUs of a local Ray at least; one with more cores gets two more than it has, because
 light pools and Ray's own tasks count as CPUs but hardly use one."""
-
-IN_FLIGHT_PER_ACTOR = 2
-"""Shards given to an actor: one at work and one waiting, so that it never idles; more where it
-works on several side by side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +90,13 @@ def data_context() -> dict[str, Any]:
         "max_errored_blocks": 0,  # no block is dropped: failures are rows
         "actor_task_retry_on_errors": False,  # an exception that leaves a stage ends the run
         "retried_map_errors": False,
-        "max_tasks_in_flight_per_actor": IN_FLIGHT_PER_ACTOR,
         "downstream_capacity_backpressure_ratio": 2.0,
         "wait_for_min_actors_s": -1,
         "execution_no_progress_timeout_s": 3600.0,
         "enable_progress_bars": False,  # one line per interval instead, readable in a job log
         "enable_operator_progress_bars": False,
         "enable_auto_log_stats": False,
+        "memory_usage_poll_interval_s": None,  # a thread per task; the watchdog looks for itself
         "print_on_execution_start": False,
         "raise_original_map_exception": True,
     }
@@ -139,11 +137,13 @@ def run(
         .remote(in_flight)
     )
     # `from_arrow` would start a task per table for its row count, and wait for all of them
-    data: ray.data.Dataset = from_blocks(list(tables))
+    data: ray.data.Dataset = from_blocks(
+        [packed(table["shard"][0].as_py(), table) for table in tables]
+    )
     for pool in pools:
         data = data.map_batches(
             _actor_class(pool),
-            fn_constructor_args=(pool.steps, gate if pool is pools[0] else None),
+            fn_constructor_args=(pool.steps, pool.shards, gate if pool is pools[0] else None),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -152,9 +152,10 @@ def run(
                 min_size=min(pool.min_actors, len(tables)),
                 max_size=min(pool.max_actors, len(tables)),
                 initial_size=min(pool.max_actors if pool.gpus else pool.min_actors, len(tables)),
-                max_tasks_in_flight_per_actor=pool.shards - 1 + IN_FLIGHT_PER_ACTOR,
-                max_concurrent_calls_per_actor=pool.shards,
-                enable_true_multi_threading=pool.shards > 1,
+                # one more than are at work: the next is fetched and the last one stored meanwhile
+                max_tasks_in_flight_per_actor=pool.shards + 1,
+                max_concurrent_calls_per_actor=pool.shards + 1,
+                enable_true_multi_threading=True,
             ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
@@ -164,9 +165,11 @@ def run(
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         stream = iter(batches)
         on_submitted()
-        for table in stream:
-            gate.leave.remote(_shards(table))  # type: ignore[attr-defined]
-            yield table
+        for block in stream:
+            shard, table = unpacked(block)
+            gate.leave.remote(shard)  # type: ignore[attr-defined]
+            if table.num_rows:  # none of a shard that was drained
+                yield table
     except ray.exceptions.RayTaskError as error:
         mine = error.cause
         if not isinstance(mine, EmerError):
@@ -188,21 +191,40 @@ class _Gate:
         self._inside: set[int] = set()
         self._changed = asyncio.Condition()
 
-    async def enter(self, shards: Sequence[int]) -> None:
+    async def enter(self, shard: int) -> None:
         async with self._changed:
             await self._changed.wait_for(
-                lambda: self._inside.issuperset(shards) or len(self._inside) < self._most
+                lambda: shard in self._inside or len(self._inside) < self._most
             )
-            self._inside.update(shards)
+            self._inside.add(shard)
 
-    async def leave(self, shards: Sequence[int]) -> None:
+    async def leave(self, shard: int) -> None:
         async with self._changed:
-            self._inside.difference_update(shards)
+            self._inside.discard(shard)
             self._changed.notify_all()
 
 
-def _shards(table: pa.Table) -> list[int]:
-    return list(dict.fromkeys(table["shard"].to_pylist()))
+def packed(shard: int, table: pa.Table) -> pa.Table:
+    """Make the block that travels: one row of a shard's number and its table, as Arrow IPC.
+
+    Ray serialises a table column by column in Python, some 2 to 5 ms for a nested one; IPC takes
+    well under one, and the heavy columns are copied once (benchmarks/README.md).
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content = sink.getvalue()
+    ends = pa.array([0, content.size], pa.int64()).buffers()[1]
+    whole = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, content])
+    return pa.table({"shard": pa.array([shard], pa.int32()), "table": whole})
+
+
+def unpacked(block: pa.Table) -> tuple[int, pa.Table]:
+    """Give the shard's number and its table, which looks into the block without a copy."""
+    [(whole,)] = ([chunk for chunk in block["table"].chunks if len(chunk)],)
+    start, end = np.frombuffer(whole.buffers()[1], np.int64)[whole.offset : whole.offset + 2]
+    content = whole.buffers()[2].slice(int(start), int(end - start))
+    return block["shard"][0].as_py(), pa.ipc.open_stream(content).read_all()
 
 
 class _Worker:
@@ -212,8 +234,9 @@ class _Worker:
     of a constructor only its text.
     """
 
-    def __init__(self, members: Sequence[Step], gate: Any) -> None:
+    def __init__(self, members: Sequence[Step], shards: int, gate: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+        containment.side_by_side(shards)
         self._gate = gate
         self._refused: EmerError | None = None
         try:
@@ -221,17 +244,13 @@ class _Worker:
         except EmerError as error:
             self._refused = error
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, block: pa.Table) -> pa.Table:
         if self._refused is not None:
             raise self._refused
-        if self._gate is None:
-            return self._chain(table)
-        shards = _shards(table)
-        ray.get(self._gate.enter.remote(shards))
-        table = self._chain(table)
-        if not table.num_rows:  # a drained shard has no receipt that would let it out
-            self._gate.leave.remote(shards)
-        return table
+        shard, table = unpacked(block)
+        if self._gate is not None:
+            ray.get(self._gate.enter.remote(shard))
+        return packed(shard, self._chain(table))
 
     def __del__(self) -> None:
         # Ray Data drops its actors at the end of a run; an engine must not outlive them

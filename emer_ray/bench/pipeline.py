@@ -90,8 +90,7 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
     config = configuration.parse(
         {
             "models": {"main": {"backend": "fake", "options": {"latency_s": model_s}}},
-            "output": {"shard_clips": BATCH},
-            "pools": {"explain": {"actors": 1, "cpus": 0.5}},
+            "pools": {"explain": {"actors": 1, "cpus": 0.5, "batch": BATCH}},
         }
     )
     rows = [
@@ -104,7 +103,7 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
     ]
     listed = pl.DataFrame(pl.from_arrow(schema.table(rows, schema.MANIFEST)))
     with tempfile.TemporaryDirectory(prefix="emer-bench-") as run:
-        placed = index.assign_shards(listed, None, BATCH)
+        placed = index.assign_shards(listed, None, config.output.shard_clips)
         decode, *rest = flow_of.steps(config, flow_of.Start(run=run))
         simulated = dataclasses.replace(
             decode, stage=SimulatedDecode, settings={"seconds": DECODE_S, "seed": seed}

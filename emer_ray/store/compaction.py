@@ -144,7 +144,7 @@ def _packed(
     while pending is not None:
         shards: set[int] = set()
         rows = 0
-        writer = parts.Writer(pending.schema)
+        writer = parts.Writer(pending.schema, dense=True)
         while pending is not None and writer.size < target_bytes:
             writer.add(pending)
             shards.update(pending["shard"].unique().to_pylist())

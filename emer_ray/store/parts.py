@@ -104,11 +104,22 @@ def fingerprint_of(relative: str) -> str:
 
 
 class Writer:
-    """Writes a part in memory, row group by row group."""
+    """Writes a part in memory, row group by row group.
 
-    def __init__(self, columns: pa.Schema) -> None:
+    The part of one shard is some 16 rows of 79 leaf columns: setting up zstd for each page,
+    dictionaries and statistics would cost twice what its rows do, so that only `dense` parts, of
+    many shards, have them.
+    """
+
+    def __init__(self, columns: pa.Schema, *, dense: bool) -> None:
         self._sink = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._sink, columns, compression="zstd")
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            columns,
+            compression="zstd" if dense else "snappy",
+            use_dictionary=dense,
+            write_statistics=dense,
+        )
 
     @property
     def size(self) -> int:
@@ -129,7 +140,7 @@ class Writer:
 
 def serialise(rows: pa.Table) -> bytes:
     """Write a part of one row group."""
-    writer = Writer(rows.schema)
+    writer = Writer(rows.schema, dense=False)
     writer.add(rows)
     return writer.finished()
 
