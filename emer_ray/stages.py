@@ -556,7 +556,7 @@ class Write:
 
         The put comes after, outside of this boundary: storage that fails is no clip's fault.
         """
-        parts.serialise(schema.table(map(self._explanation, rows), schema.EXPLANATIONS))
+        schema.table(map(self._explanation, rows), schema.EXPLANATIONS)
         return [{} for _ in rows]
 
     def _explanation(self, row: Row) -> Row:

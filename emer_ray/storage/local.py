@@ -64,11 +64,14 @@ def write(uri: str, data: bytes) -> str:
 
 
 def create(uri: str, data: bytes) -> bool:
+    """What is created is a mark of work in progress: it outlives its process, but need not outlive
+    the machine, so that nothing waits for the disk.
+    """
     path = Path(uri)
     with _sentences("create", uri):
         if path.exists():
             return False
-        with _temporary(path, data) as temporary:
+        with _temporary(path, data, flush=False) as temporary:
             try:
                 path.hardlink_to(temporary)
             except FileExistsError:
@@ -77,7 +80,6 @@ def create(uri: str, data: bytes) -> bool:
                 if error.errno not in _NO_HARD_LINKS:
                     raise
                 return _create_in_place(path, data)
-            _flush_folder(path.parent)
     return True
 
 
@@ -138,15 +140,16 @@ def _regular(uri: str) -> os.stat_result:
 
 
 @contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+def _temporary(path: Path, data: bytes, *, flush: bool = True) -> Iterator[Path]:
     """Write data beside `path`, flushed to disk; what is still there at the end is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(_TEMPORARY + secrets.token_hex(8))
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
@@ -157,8 +160,6 @@ def _create_in_place(path: Path, data: bytes) -> bool:
     try:
         with path.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
     except FileExistsError:
         return False
     return True

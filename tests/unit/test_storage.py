@@ -120,10 +120,11 @@ class TestLocal:
         uri = str(tmp_path / "x")
         storage.write(uri, b"old")
 
-        def full(_):
+        def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(Path, "hardlink_to", full)
         for operation in (storage.write, lambda uri, data: storage.create(uri + "2", data)):
             error = failure(operation, uri, b"new")
             assert (error.kind, "the disk is full" in str(error)) == ("storage", True)
