@@ -218,6 +218,7 @@ from emer_ray import containment, schema
 from emer_ray.errors import EngineDied
 from tests.unit.test_stages import decoded
 guard = containment.Guard(run=sys.argv[1])
+containment.side_by_side(3)
 together = threading.Barrier(3)
 def work(rows):
     if len(rows) > 1:
