@@ -78,9 +78,8 @@ def main(draws: int) -> None:
         print("  top tenth", round(float(rows["top_tenth"].mean()), 3), rows["top_tenth"].min())
         print("  better by flips", dict(rows.group_by("flips").agg(pl.mean("better")).rows()))
         rates = rows.group_by("support").agg(pl.mean("rate")).sort("support").rows()
-        print(
-            "  rate", rows["rate"].mean(), rows["rate"].quantile(0.05), rows["rate"].quantile(0.95)
-        )
+        known = rows["rate"].cast(pl.Float64)  # all null at chance
+        print("  rate", known.mean(), known.quantile(0.05), known.quantile(0.95))
         print("  rate by support", dict(rates), flush=True)
 
 
