@@ -143,8 +143,8 @@ class PoolConfig(_Section):
     batch: Count | None = None
     """Clips handed to the model at once; null = a whole shard."""
     shards: Count | None = None
-    """Shards that an actor works on side by side, so that an engine never runs dry between two;
-    for vllm only. Left out: 8."""
+    """Shards that an actor works on side by side, so that a model never waits between two; for vllm
+    (left out: 8) and transformers (left out: 2, of which one is answered) only."""
     deadline_s: Positive | None = None
     """Seconds per clip. A batch that takes longer ends its process and is tried clip by clip; a
     clip that hangs alone three times is failed as `timeout`."""

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,8 @@ class Guard:
     """Resident memory of the process; null = not watched."""
     batch: int | None = None
     """Clips handed over at once; null = the whole table."""
+    shards: int = 1
+    """Shards that may be at work side by side; they share the time."""
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
 
@@ -187,7 +189,8 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
             return _batched(rows, work, guard, None)
     with _ROOM.together():  # claimed inside: who waits while a clip kills the process pays nothing
         held = claims.claim(guard.run, stage, rows[0]["shard"])
-        answers = _released(held, lambda: _batched(rows, work, guard, held)) if held.first else None
+        many = replace(guard, deadline_s=guard.deadline_s * guard.shards)
+        answers = _released(held, lambda: _batched(rows, work, many, held)) if held.first else None
     return answers or _released(held, lambda: _one_by_one(rows, work, guard, held))
 
 

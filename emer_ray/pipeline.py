@@ -109,11 +109,12 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
     last_reader = _last_reader(recipe, models)
     claims_in = start.run if start.contained else None
 
-    def guard(name: str) -> containment.Guard:
+    def guard(name: str, backend: str = "") -> containment.Guard:
         pool = config.pools.get(name, PoolConfig())
         return containment.Guard(
             run=claims_in,
             deadline_s=pool.deadline_s or 600.0,
+            shards=pool.shards or SHARDS.get(backend, 1),
             memory_mb=pool.memory_mb,
             batch=pool.batch,
             faults=config.faults.get(name, {}),
@@ -191,7 +192,7 @@ def steps(config: RunConfig, start: Start) -> list[Step]:
                     "samples": step.samples,
                     "model": models[step.model],
                     "seat": seats[step.model],
-                    "guard": guard(step.name),
+                    "guard": guard(step.name, models[step.model].backend),
                     "drops": drops,
                     "earlier": start.earlier,
                 },
@@ -499,35 +500,32 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
 
 
 def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
-    engine = _vllm(members)
-    if want.shards and engine is None:
+    model = next((s.settings["model"] for s in members if s.stage is stages.Reason), None)
+    backend = model.backend if model else ""
+    if want.shards and backend not in SHARDS:
         raise ConfigError(
-            f"pools.{members[0].name}.shards: only models of the vllm backend work on several "
-            f"shards side by side; leave it out"
+            f"pools.{members[0].name}.shards: only models of the backends {' and '.join(SHARDS)} "
+            f"work on several shards side by side; leave it out"
         )
-    if engine and want.gpus and want.gpus != engine.tensor_parallel_size and want.gpus >= 1:
-        raise ConfigError(
-            f"pools.{members[0].name}.gpus = {want.gpus:g}, but the model's "
-            f"tensor_parallel_size = {engine.tensor_parallel_size}; an actor holds one engine, so "
-            f"give both the same number"
-        )
+    if model and backend == "vllm" and want.gpus and want.gpus >= 1:
+        tensor_parallel_size = checkpoint.VllmOptions.of(model).tensor_parallel_size
+        if want.gpus != tensor_parallel_size:
+            raise ConfigError(
+                f"pools.{members[0].name}.gpus = {want.gpus:g}, but the model's "
+                f"tensor_parallel_size = {tensor_parallel_size}; an actor holds one engine, so "
+                f"give both the same number"
+            )
     if want.gpus:
         actors, reason = max(1, int(gpus / want.gpus)), f"one per {want.gpus:g} of {gpus:g} GPUs"
     else:
         actors, reason = 1, "one light actor keeps up with the decoders of a node"
     pool = _pool(name, members, want, actors, 1.0 if want.gpus else 0.5, reason)
-    return replace(pool, shards=want.shards or VLLM_SHARDS) if engine else pool
+    return replace(pool, shards=want.shards or SHARDS.get(backend, 1))
 
 
-VLLM_SHARDS = 8
-
-
-def _vllm(members: Sequence[Step]) -> checkpoint.VllmOptions | None:
-    """Give the options of the engine that a group of steps asks, if it does."""
-    models = [step.settings["model"] for step in members if step.stage is stages.Reason]
-    if not models or models[0].backend != "vllm":
-        return None
-    return checkpoint.VllmOptions.of(models[0])
+SHARDS: Mapping[str, int] = {"transformers": 2, "vllm": 8}
+"""Shards that an actor works on side by side, by backend. Two: the inputs of one are prepared while
+the model answers the other; more: an engine's batches are full."""
 
 
 def _decoders(

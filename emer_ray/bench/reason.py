@@ -37,8 +37,8 @@ Engine = Literal["transformers", "vllm"]
 CLIPS: Final = 96
 PAIRS: Final = 5
 SHARD: Final = 16
-TOKENS: Final = 128
-"""Of every answer."""
+TOKENS: Final = 256
+"""Of every answer: what an explanation takes."""
 SIZE: Final = {"shortest_edge": 56 * 56, "longest_edge": 8 * 112**2}
 """Pixels of a clip: the processor's own limits make long prompts."""
 TIMES_S: Final = (0.1, 0.35, 0.6, 0.85)

@@ -9,6 +9,7 @@ clip.
 """
 
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,8 @@ class TransformersReasoner:
     def __init__(self, *, path: Path, model: ModelConfig, options: TransformersOptions) -> None:
         self._config = model
         self._options = options
+        self._preparing = threading.Lock()
+        self._answering = threading.Lock()
         self._processor = checkpoint.processor(path, options)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         self._model = checkpoint.load(path, options, "language" if options.split else "whole")
@@ -70,17 +73,25 @@ class TransformersReasoner:
         self._ends |= {self._tokenizer.eos_token_id}
 
     def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]:
-        """Answer each request; one answer per request, in order."""
+        """Answer each request; one answer per request, in order.
+
+        While one shard is answered, another thread may prepare the next.
+        """
         prepared = [self.prepare(request) for request in requests]
         ready = [item for item in prepared if isinstance(item, Prepared)]
         replies: dict[int, Reply | ClipError] = {}
-        for group in grouped(ready, self._config.max_tokens, self._options.batch_tokens):
-            for item, reply in zip(group, self._answers(group), strict=True):
-                replies[id(item)] = reply
+        with self._answering:
+            for group in grouped(ready, self._config.max_tokens, self._options.batch_tokens):
+                for item, reply in zip(group, self._answers(group), strict=True):
+                    replies[id(item)] = reply
         return [item if isinstance(item, ClipError) else replies[id(item)] for item in prepared]
 
     def prepare(self, request: Request, share: float = 1.0) -> Prepared | ClipError:
         """Turn a request into tensors; with less of its frames and sound where it is too long."""
+        with self._preparing:
+            return self._prepare(request, share)
+
+    def _prepare(self, request: Request, share: float) -> Prepared | ClipError:
         limit = self._options.max_prompt_tokens
         shares = [s for s in checkpoint.SHARES if s <= share]
         for each in shares:

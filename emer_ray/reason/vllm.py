@@ -89,18 +89,19 @@ class VllmReasoner:
         return Prompt(given=given, share=share)
 
     async def _answered(self, request: Request, prompt: Prompt) -> Reply | ClipError:
-        """Ask; with less of the clip's frames and sound where the prompt is too long."""
+        """Ask; where vLLM refuses, again with less of the clip's frames and sound."""
         from vllm.exceptions import VLLMClientError
 
         started = time.perf_counter()
         try:
             done = await self._generated(request, prompt)
         except VLLMClientError as error:
-            if getattr(error, "parameter", None) not in ("input_tokens", "input_text"):
-                return ClipError("rejected", _first_line(error))
+            if getattr(error, "parameter", None) in ("input_tokens", "input_text"):
+                return ClipError("too_large", _first_line(error))  # the words alone are too many
+            # too many tokens of frames and sound are a refusal like any other, but in its words
             smaller = [share for share in SHARES if share < prompt.share]
             if not smaller or "multi_modal_data" not in prompt.given:
-                return ClipError("too_large", _first_line(error))
+                return ClipError("rejected", _first_line(error))
             lighter = await asyncio.to_thread(self._prompt, request, smaller[0])
             return await self._answered(request, lighter)
         said = done.outputs[0]

@@ -83,7 +83,7 @@ def test_steps_of_one_engine_share_it_and_its_actors_take_shards_side_by_side(
     assert two["reason.text"].max_actors == 2
     with pytest.raises(ConfigError, match=r"labels\.gpus = 1, .* tensor_parallel_size = 2"):
         staffed(engines(tight, pools={"labels": {"gpus": 1}}), 16, 4)
-    with pytest.raises(ConfigError, match=r"explain\.shards: only models of the vllm backend"):
+    with pytest.raises(ConfigError, match=r"explain\.shards: only models of the backends"):
         staffed(fake(pools={"explain": {"shards": 2}}), 16, 0)
 
 

@@ -6,7 +6,7 @@ compared, at every step of greedy decoding, and negative controls must move them
 
 import dataclasses
 import json
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -202,8 +202,12 @@ def test_draws_follow_the_seed_of_a_request_and_not_its_neighbours(tiny: Path) -
     first = asked(clues(0), seed=11)
     alone = who.explain([first])[0].raw
     assert who.explain([asked(clues(1), seed=5), first])[1].raw == alone
-    drawn = {who.explain([dataclasses.replace(first, seed=seed)])[0].raw for seed in range(4)}
-    assert len(drawn) > 1
+    requests = [dataclasses.replace(first, seed=seed) for seed in range(4)]
+    drawn = [who.explain([request])[0].raw for request in requests]
+    assert len(set(drawn)) > 1
+    with ThreadPoolExecutor(4) as threads:  # as shards side by side do
+        again = list(threads.map(lambda request: who.explain([request])[0].raw, requests))
+    assert again == drawn
 
 
 def test_embeddings_travel_in_half_the_bytes_when_asked(tiny: Path) -> None:
