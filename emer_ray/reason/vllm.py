@@ -200,7 +200,7 @@ def sampling(model: ModelConfig, options: VllmOptions, request: Request) -> Any:
         **{
             "temperature": model.temperature,
             "top_p": model.top_p,
-            "seed": request.seed,
+            "seed": request.seed if model.temperature > 0 else None,
             "max_tokens": model.max_tokens,
             "structured_outputs": schema and StructuredOutputsParams(json=dict(schema)),
             "output_kind": RequestOutputKind.FINAL_ONLY,
@@ -230,8 +230,16 @@ def engine_args(path: Path, options: VllmOptions) -> dict[str, Any]:
         # between two keys a model could write spaces for ever
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "disable_log_stats": True,
+        # on a CPU, a seeded request whose prompt is read in pieces kills vLLM 0.32
+        "enable_chunked_prefill": False if _on_cpu() else None,
     }
     return {name: item for name, item in given.items() if item is not None} | options.engine_args
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _first_line(error: BaseException) -> str:

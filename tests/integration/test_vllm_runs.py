@@ -283,6 +283,7 @@ def server(model: Path, log: Path) -> Iterator[str]:
         *("--served-model-name", "tiny-omni", "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", "float32", "--max-model-len", "3072", "--max-num-seqs", "16"),
         *("--enforce-eager", "--generation-config", "vllm"),
+        "--no-enable-chunked-prefill",  # see reason/vllm.py
         *("--limit-mm-per-prompt", json.dumps({"video": 1, "audio": 1, "image": 0})),
         *("--mm-processor-kwargs", json.dumps({"size": SIZE})),
         *("--structured-outputs-config", json.dumps(compact)),
