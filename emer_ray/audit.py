@@ -45,6 +45,7 @@ BY: Final = ("old_family", "speaker", "split")
 """Columns that agreement is broken down by."""
 MOST_GROUPS: Final = 12
 """Groups of one breakdown that are printed; `audit.json` has them all."""
+FEWEST_RESAMPLES: Final = 100
 NEIGHBOURS: Final = 3
 MOST_WITH_NEIGHBOURS: Final = 2000
 """Clips that neighbours are looked up for: the suspects and the tenth on top, so many at most."""
@@ -95,6 +96,11 @@ def audit(
     folder = out or (run if is_run else None)
     if folder is None:
         raise ConfigError(f"audit {run}: a table has no folder for results; give --out DIR")
+    if resamples < FEWEST_RESAMPLES:
+        raise ConfigError(
+            f"--resamples {resamples}: what the audit claims rests on intervals; give "
+            f"{FEWEST_RESAMPLES} or more"
+        )
     given = sides.read(sides.manifest_of(labels or run), columns or {}, parser=parser, source=old)
     also = ("confidence", "measures") if is_run else ()
     new = sides.read(run, {} if is_run else columns or {}, parser=parser, also=also)

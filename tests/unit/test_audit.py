@@ -192,5 +192,8 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     assert "no clip has a label in label, openset" in result.stderr
     old = tmp_path / "old.csv"
     old.write_text("name,label\na,sad\n")
+    assert audit(run, str(old)).facts["compared"] == 1
+    with pytest.raises(ConfigError, match="--resamples 0"):
+        audit(run, str(old), resamples=0)
     with pytest.raises(ConfigError, match="--cluster nope"):
         audit(run, str(old), cluster="nope")
