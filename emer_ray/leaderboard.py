@@ -23,7 +23,7 @@ from emer_ray.metrics.ranking import Duel, Rank, bradley_terry
 if TYPE_CHECKING:
     from emer_ray.judge.job import Judge, Progress  # would import Ray, which most uses do without
 
-TABLES: Final = (".csv", ".json", ".jsonl", ".parquet", ".npz")
+TABLES: Final = (".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".npz")
 UNIBENCH: Final = "mer-unibench"
 DEFAULT_METRICS: Final = (
     *("wheel.mean.L1.f", "wheel.mean.L2.f", "wheel.m_avg", "set.avg", "exact.f", "hit.mean"),
@@ -109,7 +109,7 @@ def leaderboard(
         )
     judged = sorted(metric for metric in present if metric.startswith("judge."))
     standard = [UNIBENCH, *suites.UNIBENCH] if suite else [*DEFAULT_METRICS, *judged]
-    shown = [metric for metric in (metrics or standard) if metric in present]
+    shown = [metric for metric in (metrics or standard) if metric in present] or sorted(present)
     by = shown[0]
     kept = {name: {metric: found.get(metric) for metric in shown} for name, found in scores.items()}
     order = sorted(kept, key=lambda name: (-_or_lowest(kept[name][by]), name))
