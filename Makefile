@@ -1,12 +1,13 @@
 # make demo   explain the demo clips      make check  format, lint, types
 # make test   the test suite (≤ 20 min)   make bench  measure this machine
 # make docs   write the generated parts of the README
+# make audit  known vulnerabilities of the installed packages (asks PyPI; not part of check)
 # make test-vllm  the tests of vLLM, in its own environment (.venv-vllm)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo test test-full test-vllm vllm-env check fmt docs bench clean
+.PHONY: setup demo test test-full test-vllm vllm-env check audit fmt docs bench clean
 
 setup: $(VENV)/.ready
 
@@ -57,6 +58,15 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# --strict: a package whose advisories could not be read is no package without any
+audit: setup
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check "pip-audit>=2.9,<3"
+	$(BIN)/python -m pip freeze --exclude-editable > .venv-audit/frozen.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off \
+	    -r .venv-audit/frozen.txt \
+	    || { echo "make audit: not clean, or the advisories of PyPI cannot be read from here (see above)"; exit 1; }
 
 fmt: setup
 	$(BIN)/ruff format .

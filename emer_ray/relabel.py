@@ -108,12 +108,11 @@ def relabel(
     fingerprint_parts = pipeline.fingerprint_parts(config)
     _check_weights(config)
     _check_keys(config)
-    rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
     preflight(run)
     with lease.held(run, take_over=options.take_over):
         old = record.load(run) or {}
         accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
-        task = _task(config, options, rows)
+        task = _task(config, options)
         journal = {
             **old,
             "emer_ray": __version__,
@@ -150,15 +149,18 @@ class Task:
     retrying: bool
 
 
-def _task(config: RunConfig, options: RelabelOptions, rows: pl.DataFrame) -> Task:
+def _task(config: RunConfig, options: RelabelOptions) -> Task:
     """Find what is left to do; clips get their shards, and the run's manifest is stored."""
     run = cast(str, config.output.run)
     earlier = _earlier(config)
     flow = pipeline.steps(config, pipeline.Start(run=run, earlier=earlier))
     clips_per_shard, why = pipeline.shard_clips(config, flow)
-    before = index.load_manifest(run)
+    with ThreadPoolExecutor(2) as pool:  # a million clips, or a far store, take seconds each
+        stored = pool.submit(index.outcomes, run)
+        known = pool.submit(index.load_manifest, run)
+        rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
+        before, outcomes = known.result(), stored.result()
     placed = index.assign_shards(rows, before, clips_per_shard)
-    outcomes = index.outcomes(run)
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
     if before is None or not placed.equals(before):

@@ -109,11 +109,12 @@ def _under(uri: str, above: tuple[str, ...]) -> Iterator[Entry]:
         except (FileNotFoundError, NotADirectoryError):
             return
     for entry in found:
-        with _sentences("list", entry.path):
-            try:
-                folder, facts = entry.is_dir(), entry.stat()
-            except FileNotFoundError:  # gone since the scan, or a link that leads nowhere
-                continue
+        try:  # no context manager: a folder may hold a hundred thousand
+            folder, facts = entry.is_dir(), entry.stat()
+        except FileNotFoundError:  # gone since the scan, or a link that leads nowhere
+            continue
+        except OSError as error:
+            raise _storage_error("list", entry.path, error) from None
         if folder:
             yield from _under(entry.path, (*above, real))
         elif stat.S_ISREG(facts.st_mode) and not entry.name.startswith(_TEMPORARY):

@@ -64,6 +64,8 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
             pl.concat_list((pl.col("row") // shard_clips).cast(pl.Int32)).alias("shards"),
             pl.lit(value=True).alias("present"),
         ).drop("row")
+    if new["clip_id"].equals(old["clip_id"]):  # as on every resume: no need to join
+        return new.with_columns(old["shards"], pl.lit(value=True).alias("present"))
     known = new.join(
         old.select("clip_id", "shards"), on="clip_id", how="left", maintain_order="left"
     )
@@ -148,25 +150,47 @@ def guessed_shards(snapshot: pl.DataFrame) -> int:
 def read_outcomes(run: str, live: Iterable[Part]) -> pl.DataFrame:
     """Read the light columns of parts, several at a time."""
 
-    def one(part: Part) -> pl.DataFrame:
+    chosen = list(live)
+
+    def one(part: Part) -> pa.Table:
         with parts.opened(run, part, whole=False) as file:
             return _light(file, part)
 
     with ThreadPoolExecutor(READERS) as pool:
-        return pl.concat([_EMPTY, *pool.map(one, live)])
+        return _rows(chosen, list(pool.map(one, chosen)))
 
 
-def _light(file: BinaryIO, part: Part) -> pl.DataFrame:
-    failed = part.folder == "failures"
-    columns = ["clip_id", "shard", "usd", *(["stage", "kind"] if failed else [])]
-    rows = pl.DataFrame(pl.from_arrow(parts.table(file, part, columns)))
-    absent = [] if failed else [pl.lit(None, pl.String).alias(name) for name in ("stage", "kind")]
-    return rows.with_columns(
-        *absent,
-        pl.lit("failed" if failed else "ok").alias("outcome"),
-        pl.lit(part.name).alias("part"),
-        pl.lit(part.version).alias("version"),
-    ).select(_EMPTY.columns)
+def _light(file: BinaryIO, part: Part) -> pa.Table:
+    also = ["stage", "kind"] if part.folder == "failures" else []
+    return parts.table(file, part, ["clip_id", "shard", "usd", *also])
+
+
+def _rows(chosen: Sequence[Part], tables: Sequence[pa.Table]) -> pl.DataFrame:
+    """Put the light columns of parts into one frame, with where each row lies."""
+    frames = [_EMPTY]
+    for folder, outcome in (("explanations", "ok"), ("failures", "failed")):
+        mine = [(p, t) for p, t in zip(chosen, tables, strict=True) if p.folder == folder]
+        if not mine:
+            continue
+        lies = pl.DataFrame(
+            {
+                "part": [part.name for part, _ in mine],
+                "version": [part.version for part, _ in mine],
+                "n": [table.num_rows for _, table in mine],
+            }
+        ).select(
+            pl.col("part", "version").repeat_by("n").explode(keep_nulls=False, empty_as_null=False)
+        )
+        found = pl.DataFrame(pl.from_arrow(pa.concat_tables([table for _, table in mine])))
+        absent = [name for name in ("stage", "kind") if name not in found.columns]
+        frames.append(
+            found.with_columns(
+                *[pl.lit(None, pl.String).alias(name) for name in absent],
+                *lies.get_columns(),
+                outcome=pl.lit(outcome),
+            ).select(_EMPTY.columns)
+        )
+    return pl.concat(frames)
 
 
 def newest_snapshot(run: str) -> pl.DataFrame:
@@ -174,8 +198,8 @@ def newest_snapshot(run: str) -> pl.DataFrame:
     for number in reversed(_snapshots(run)):
         data = storage.read(storage.join(run, f"index/{number:06d}.parquet"))
         try:
-            found = pl.DataFrame(pl.from_arrow(pq.read_table(pa.BufferReader(data))))
-        except pa.ArrowInvalid:
+            found = pl.read_parquet(io.BytesIO(data))
+        except pl.exceptions.PolarsError:
             continue
         if found.columns == _EMPTY.columns:
             return found
@@ -238,12 +262,20 @@ def unfinished(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> list[int]:
 
     A shard is run whole, so that its part is overwritten by a part that holds at least as much.
     """
-    current = manifest.filter("present").select("clip_id", shard=pl.col("shards").list.last())
-    ok = outcomes.filter(pl.col("outcome") == "ok").select("clip_id")
-    todo = current.join(ok, on="clip_id", how="anti").join(
-        outcomes.select("clip_id", "shard"), on=["clip_id", "shard"], how="anti"
-    )
+    tried = outcomes.filter(pl.col("outcome") != "ok").select("clip_id", "shard")
+    todo = _not_ok(manifest, outcomes).join(tried, on=["clip_id", "shard"], how="anti")
     return sorted(todo["shard"].unique().to_list())
+
+
+def _not_ok(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
+    """List the clips of the newest manifest that have no explanation, with their last shard."""
+    ok = outcomes.filter(pl.col("outcome") == "ok").select("clip_id")
+    return (
+        manifest.filter("present")
+        .select("clip_id", "shards")
+        .join(ok, on="clip_id", how="anti", maintain_order="left")
+        .select("clip_id", shard=pl.col("shards").list.last())
+    )
 
 
 def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
@@ -379,7 +411,7 @@ def _read_whole(run: str, chosen: Sequence[Part]) -> tuple[pl.DataFrame, dict[st
     A large part is hashed piece by piece, so that a few of them fit in memory at a time.
     """
 
-    def one(part: Part) -> pl.DataFrame | str:
+    def one(part: Part) -> pa.Table | str:
         with parts.opened(run, part, whole=False) as file:
             try:
                 parts.check(file, part.name)
@@ -390,9 +422,9 @@ def _read_whole(run: str, chosen: Sequence[Part]) -> tuple[pl.DataFrame, dict[st
 
     with ThreadPoolExecutor(READERS) as pool:
         found = list(zip(chosen, pool.map(one, chosen), strict=True))
-    rows = [said for _, said in found if not isinstance(said, str)]
+    sound = [(part, said) for part, said in found if not isinstance(said, str)]
     bad = {part.name: said for part, said in found if isinstance(said, str)}
-    return pl.concat([_EMPTY, *rows]), bad
+    return _rows([part for part, _ in sound], [table for _, table in sound]), bad
 
 
 def _lies(said: pl.DataFrame, read: pl.DataFrame, bad: Mapping[str, str]) -> list[str]:
@@ -445,13 +477,14 @@ def judge(
 
 def counts(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> dict[str, Any]:
     """Count the clips of the newest manifest by outcome and by failure kind."""
-    present = manifest.filter("present").select("clip_id")
-    last = final(outcomes).join(present, on="clip_id", how="semi")
-    kinds = last.filter(pl.col("outcome") == "failed").group_by("stage", "kind").len().sort("kind")
-    ok = last.filter(pl.col("outcome") == "ok").height
+    not_ok = _not_ok(manifest, outcomes)
+    clips = int(manifest["present"].sum())
+    failed = outcomes.filter(pl.col("outcome") != "ok").join(not_ok, on="clip_id", how="semi")
+    last = final(failed)
+    kinds = last.group_by("stage", "kind").len().sort("kind")
     return {
-        "clips": present.height,
-        "ok": ok,
-        "failed": last.height - ok,
+        "clips": clips,
+        "ok": clips - not_ok.height,
+        "failed": last.height,
         "kinds": {f"{stage}:{kind}": n for stage, kind, n in kinds.iter_rows()},
     }

@@ -9,6 +9,11 @@ from emer_ray import storage
 from emer_ray.errors import RunDirError
 
 _SECRET = re.compile(r"(key|token|secret|password)s?$", re.IGNORECASE)
+_IN_A_URI = re.compile(
+    r"(?<=//)[^/@\s]+@|([?&][^=&\s]*(?:key|token|secret|password|sig|credential)[^=&\s]*=)[^&\s]+",
+    re.IGNORECASE,
+)
+"""A name and password before a host, and what makes a presigned URI a key."""
 
 
 def load(run: str) -> dict[str, Any] | None:
@@ -47,7 +52,7 @@ def refuse_foreign(
     Keys in `accepted` may differ; those that do are returned, to be recorded.
     """
     old = record["fingerprint_parts"]
-    plain = json.loads(json.dumps(parts))
+    plain = json.loads(json.dumps(_redacted(parts)))  # what is not recorded cannot differ
     differ = sorted(key for key in old.keys() | plain.keys() if old.get(key) != plain.get(key))
     refused = [key for key in differ if key not in accepted]
     if refused:
@@ -66,6 +71,8 @@ def _redacted(value: Any, name: str = "") -> Any:
         return {key: _redacted(item, str(key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_redacted(item) for item in value]
-    if isinstance(value, str) and value and _SECRET.search(name):
+    if not isinstance(value, str) or not value:
+        return value
+    if _SECRET.search(name):
         return "(not recorded)"
-    return value
+    return _IN_A_URI.sub(r"\1", value) if "://" in value else value

@@ -387,10 +387,20 @@ def test_a_foreign_directory_is_refused_with_the_keys_that_differ(tmp_path: Path
 
 
 def test_secrets_are_not_recorded(tmp_path: Path) -> None:
+    url = "https://me:hush@host/v1?version=2&X-Amz-Signature=hush&a"
+    parts = {"models.main.options": {"api_key": "hush", "url": url}}
     record.save(
-        str(tmp_path), {"fingerprint": "f", "config": {"options": {"api_key": "hush", "n": 1}}}
+        str(tmp_path),
+        {
+            "fingerprint": "f",
+            "fingerprint_parts": parts,
+            "config": {"options": {"api_key": "hush", "n": 1, "url": url}},
+        },
     )
-    assert "hush" not in Path(tmp_path, "run.json").read_text()
+    text = Path(tmp_path, "run.json").read_text()
+    assert "hush" not in text
+    assert "https://host/v1?version=2&X-Amz-Signature=&a" in text
+    assert record.refuse_foreign("run", record.require(str(tmp_path)), parts, []) == []
     assert record.require(str(tmp_path))["config"]["options"]["n"] == 1
 
 
