@@ -262,22 +262,37 @@ def status(run: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    driver = found["driver"]
     click.echo(
-        f"{run}: {found['clips']} clips, {found['ok']} ok, "
+        f"{run}: {found['state']}, {found['clips']} clips, {found['ok']} ok, "
         f"{found['failed']} failed, {found['left']} left"
     )
-    click.echo(
-        f"driver: process {driver['pid']} on {driver['host']}, heartbeat "
-        f"{time.time() - driver['beat']:.0f} s ago"
-        if driver
-        else "driver: none at work"
-    )
+    click.echo(_driver_line(found))
+    if found["idle_s"] is not None and found["left"]:
+        rate = f"; {found['clips_per_s']:.2f} clips/s" if found["clips_per_s"] else ""
+        eta = f", about {found['left_s'] / 60:.0f} min left" if found["left_s"] else ""
+        click.echo(f"last result {found['idle_s']:.0f} s ago{rate}{eta}")
+    for line in found["at_work"]:
+        click.echo(f"  {line}")
     click.echo(
         f"recipe {found['recipe']}, started {found['starts']} times, last {found['last_start']}"
     )
     for kind, count in sorted(found["kinds"].items(), key=lambda item: -item[1]):
         click.echo(f"  {count:6d} failed in {kind.replace(':', ' as ')}")
+
+
+def _driver_line(found: Mapping[str, Any]) -> str:
+    driver = found["driver"] or found["died"]
+    if driver is None and found["state"] == "finished":
+        return "driver: none needed; `emer verify` proves that every clip ended once"
+    if driver is None:
+        return "driver: none at work; start `emer relabel` again, it does what is left"
+    who = f"driver: process {driver['pid']} on {driver['host']}"
+    ago = f"{time.time() - (driver['beat'] or 0):.0f} s ago"
+    if found["state"] == "died":
+        return f"{who} died, last heartbeat {ago}; start `emer relabel` again, it resumes"
+    if found["state"] == "stalled":
+        return f"{who}, heartbeat {ago}, but nothing was stored for {found['idle_s'] or 0:.0f} s"
+    return f"{who}, heartbeat {ago}"
 
 
 @main.command()

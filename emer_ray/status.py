@@ -1,29 +1,68 @@
-"""How far a run is, whether a driver is at work, and what failed."""
+"""How far a run is, whether a driver is at work, whether anything moves, and what failed."""
 
+import calendar
+import time
 from typing import Any
 
+from emer_ray import watch
 from emer_ray.errors import RunDirError
 from emer_ray.store import index, lease, record
 
 
 def status(run: str) -> dict[str, Any]:
-    """Collect counts by outcome and failure kind, the driver at work, and the record's heads."""
+    """Collect counts by outcome and failure kind, the driver at work, and the record's heads.
+
+    `state` is running, stalled (a driver is at work, and nothing was stored for longer than
+    `budget.stall_s`), died (a driver left its lease behind), stopped (clips are left, and nobody is
+    at work), or finished. `idle_s` is the age of the newest part; `clips_per_s` is since this
+    start. Null = not known.
+    """
     journal = record.require(run)
     placed = index.load_manifest(run)
     if placed is None:
         raise RunDirError(
             f"{run}: has a run.json but no manifest.parquet; start `emer relabel` again"
         )
-    outcomes = index.outcomes(run)
+    outcomes, live = index.look(run)
     counts = index.counts(placed, outcomes)
-    holder = lease.holder(run)
+    holder, found = lease.holder(run), lease.left(run)
+    now = time.time()
+    done = counts["ok"] + counts["failed"]
+    left = counts["clips"] - done
+    newest_s = max((part.modified_s for part in live), default=None)
+    start = journal["starts"][-1] if journal["starts"] else {}
+    since_s = _since(start.get("at"), newest_s if holder is None else now)
+    rate = max(0, done - start.get("skipped", 0)) / since_s if since_s else None
+    quiet_s = min(now - (newest_s or 0.0), _since(start.get("at"), now) or now)
+    stall_s = journal["config"].get("budget", {}).get("stall_s", 900.0)
+    if holder is not None:
+        state = "stalled" if left and quiet_s > stall_s else "running"
+    elif not left:
+        state = "finished"
+    else:
+        state = "stopped" if found is None else "died"
     return {
         "run": run,
+        "state": state,
         **counts,
-        "left": counts["clips"] - counts["ok"] - counts["failed"],
+        "left": left,
         "driver": None if holder is None else {key: holder[key] for key in ("host", "pid", "beat")},
+        "died": None
+        if state != "died" or found is None
+        else {key: found.get(key) for key in ("host", "pid", "beat")},
+        "idle_s": None if newest_s is None else round(max(0.0, now - newest_s), 1),
+        "clips_per_s": None if rate is None else round(rate, 3),
+        "left_s": round(left / rate) if holder is not None and rate and left else None,
+        "at_work": watch.in_progress(run) if holder is not None and left else [],
         "fingerprint": journal["fingerprint"],
         "recipe": journal["config"]["recipe"],
         "starts": len(journal["starts"]),
-        "last_start": journal["starts"][-1]["at"],
+        "last_start": start.get("at"),
     }
+
+
+def _since(at: str | None, now: float | None) -> float | None:
+    """Seconds from a time as run.json writes it; None where one of them is not known."""
+    if at is None or now is None:
+        return None
+    return max(0.0, now - calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))) or None

@@ -112,11 +112,17 @@ def outcomes(run: str) -> pl.DataFrame:
 
     The newest snapshot answers for the parts it vouches for; only the others are opened.
     """
+    return look(run)[0]
+
+
+def look(run: str) -> tuple[pl.DataFrame, list[Part]]:
+    """Collect the outcomes, and the parts they lie in."""
     for _ in range(_TRIES):
         snapshot = newest_snapshot(run)
-        known, others = vouched(snapshot, layout.live(run, guessed_shards(snapshot)))
+        live = layout.live(run, guessed_shards(snapshot))
+        known, others = vouched(snapshot, live)
         try:
-            return pl.concat([known, read_outcomes(run, others)])
+            return pl.concat([known, read_outcomes(run, others)]), live
         except StorageError as error:
             if error.kind != "missing":
                 raise
@@ -245,8 +251,8 @@ def explained(run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     if manifest is None:
         raise RunDirError(f"{run}: not a run directory (no manifest.parquet); give the path of one")
     present = manifest.filter("present").select("clip_id")
-    known = outcomes(run)
-    live = {part.name: part for part in layout.live(run, guessed_shards(known))}
+    known, found = look(run)
+    live = {part.name: part for part in found}
     ok = final(known).filter(pl.col("outcome") == "ok")
     counted = ok.join(present, on="clip_id", how="semi")
     for (part,), rows in sorted(

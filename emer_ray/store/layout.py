@@ -14,7 +14,7 @@ a part of its own.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from emer_ray import storage
@@ -61,7 +61,12 @@ def listed(run: str, shards: int = 0) -> dict[str, Part]:
         for entry in storage.listing(storage.join(run, folder), cuts):
             name = f"{folder}/{entry.uri.rsplit('/', 1)[-1]}"
             if parts.is_part(name) or parts.is_compacted(name):
-                found[name] = Part(name=name, size=entry.size, version=entry.version)
+                found[name] = Part(
+                    name=name,
+                    size=entry.size,
+                    version=entry.version,
+                    modified_s=entry.modified_s,
+                )
     return found
 
 
@@ -137,5 +142,5 @@ def _hiding(large: Sequence[Part], small: Sequence[Part]) -> list[Part]:
         first, last = parts.shards_of(part.name)
         same_key = anew.get((part.folder, parts.fingerprint_of(part.name)), ())
         hidden = frozenset(shard for shard in same_key if first <= shard <= last)
-        found.append(Part(name=part.name, size=part.size, version=part.version, hidden=hidden))
+        found.append(replace(part, hidden=hidden))
     return found

@@ -76,8 +76,13 @@ def held(run: str, *, take_over: bool = False) -> Iterator[None]:
 
 def holder(run: str) -> Mapping[str, Any] | None:
     """Tell which living driver holds a run; None when nobody does."""
-    found = _read(storage.join(run, "lease.json"))
+    found = left(run)
     return found if found is not None and _alive(found) else None
+
+
+def left(run: str) -> Mapping[str, Any] | None:
+    """Read the lease that lies in a run, whether its driver lives or died without a word."""
+    return _read(storage.join(run, "lease.json"))
 
 
 def _alive(lease: Mapping[str, Any]) -> bool:

@@ -53,6 +53,8 @@ class Part:
     """Bytes."""
     version: str
     """What the store says of it; changes when it is stored anew."""
+    modified_s: float = 0.0
+    """When it was stored, seconds since 1970 by the store's clock."""
     hidden: frozenset[int] = frozenset()
     """Shards of a compacted part that were stored anew in parts of their own: their rows here do
     not count."""

@@ -1,11 +1,12 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from emer_ray import cli
-from emer_ray.store import index, record
+from emer_ray.store import claims, index, lease, record
 from tests.unit.test_store import FINGERPRINT, manifest, write
 
 
@@ -52,6 +53,32 @@ def test_status_counts_by_kind(run: str) -> None:
     assert "1 failed in decode as corrupt" in out
     _, out, _ = emer("status", run, "--json")
     assert json.loads(out)["kinds"] == {"decode:corrupt": 1}
+
+
+def test_status_tells_a_live_a_dead_and_a_silent_driver(run: str) -> None:
+    _, out, _ = emer("status", run)
+    assert "finished, 3 clips" in out
+    assert "`emer verify` proves" in out
+    next(Path(run, "explanations").glob("00000001*")).unlink()
+    _, out, _ = emer("status", run)
+    assert "stopped, 3 clips, 1 ok, 1 failed, 1 left" in out
+    assert "start `emer relabel` again" in out
+    claims.claim(run, "explain", 1)
+    with lease.held(run):
+        _, out, _ = emer("status", run)
+        assert "running, 3 clips" in out
+        assert f"driver: process {os.getpid()}" in out
+        assert "explain works on shard 1 since" in out
+        for part in Path(run).glob("*/*.parquet"):
+            os.utime(part, (0, 0))
+        _, out, _ = emer("status", run)
+        assert "stalled" in out
+        assert "but nothing was stored for" in out
+        left = Path(run, "lease.json").read_text()
+    Path(run, "lease.json").write_text(left.replace(f'"pid": {os.getpid()}', '"pid": 4194304'))
+    found = json.loads(emer("status", run, "--json")[1])
+    assert (found["state"], found["left"], found["driver"]) == ("died", 1, None)
+    assert "process 4194304" in emer("status", run)[1]
 
 
 def test_show_tells_a_failure(run: str) -> None:
