@@ -1242,6 +1242,24 @@ def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:
     _print_bench(metrics(seed=seed, clips=clips, say=_say), as_json)
 
 
+@bench.command("split")
+@config_options
+@click.option("--clips", type=int, help="Clips of its manifest, or of the demo; default 10.")
+@json_option
+def bench_split(
+    config: str | None, overrides: tuple[str, ...], clips: int | None, as_json: bool
+) -> None:
+    """Towers apart from the language model against the model whole: answers, times, bytes.
+
+    CONFIG is one for `emer relabel`: its recipe, its model of the transformers backend with its
+    options, its media settings.
+    """
+    from emer_ray import config as configuration
+    from emer_ray.bench.split import split
+
+    _print_bench(split(configuration.load(config, overrides), clips=clips, say=_say), as_json)
+
+
 @bench.command("chaos")
 @bench_options
 @click.option("--kills", default=8, show_default=True, help="20 take about three times as long.")
