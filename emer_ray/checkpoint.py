@@ -349,9 +349,8 @@ def processor(path: Path, options: CheckpointOptions) -> Any:
     gguf = options.load.get("gguf_file") if isinstance(options, TransformersOptions) else None
     kind = AutoTokenizer if gguf or modalities(settings(path)) == {"text"} else AutoProcessor
     extra = {"gguf_file": gguf} if gguf else {}
-    made = kind.from_pretrained(
-        path, trust_remote_code=options.trust_remote_code, local_files_only=True, **extra
-    )
+    code = options.trust_remote_code
+    made = _made(kind, path, trust_remote_code=code, local_files_only=True, **extra)
     if not made.chat_template:
         raise ModelError(f"{path} has no chat template; take an instruction-tuned checkpoint")
     return made
@@ -374,7 +373,20 @@ def load(path: Path, options: TransformersOptions, part: Part = "whole") -> Any:
     }
     kind = _class(path, options)
     wholly_or_not = kind if part == "whole" else _part_of(kind, part)
-    return wholly_or_not.from_pretrained(path, **wanted).eval()
+    return _made(wholly_or_not, path, **wanted).eval()
+
+
+def _made(kind: Any, path: Path, **wanted: Any) -> Any:
+    """Build something from a checkpoint's files; raises ModelError for what they do not allow."""
+    from safetensors import SafetensorError
+
+    try:
+        return kind.from_pretrained(path, **wanted)
+    except (ImportError, OSError, SafetensorError, TypeError, ValueError) as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{path}: transformers cannot load it ({said}); check models.<name>.model and options"
+        ) from error
 
 
 def _class(path: Path, options: TransformersOptions) -> Any:

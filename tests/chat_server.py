@@ -69,8 +69,8 @@ def completion(content: str | None, finish: str = "stop", **message: Any) -> dic
 
 
 @contextmanager
-def serving(words: Callable[[str], str]) -> Iterator[ChatServer]:
-    """Serve on loopback; `words` finds a clip's name in a request's text."""
+def serving(words: Callable[[str], str], host: str = "127.0.0.1") -> Iterator[ChatServer]:
+    """Serve on an address of this machine; `words` finds a clip's name in a request's text."""
     server: ChatServer
 
     class Handler(BaseHTTPRequestHandler):
@@ -199,9 +199,9 @@ def serving(words: Callable[[str], str]) -> Iterator[ChatServer]:
                 pass  # the client hung up: what the test is about
             self.close_connection = True
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer((host, 0), Handler)
     http.daemon_threads = True
-    server = ChatServer(url=f"http://127.0.0.1:{http.server_address[1]}/v1")
+    server = ChatServer(url=f"http://{host}:{http.server_address[1]}/v1")
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:

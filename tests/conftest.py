@@ -88,6 +88,7 @@ def weights() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def local_ray(s3_endpoint: str) -> Iterator[runner.Cluster]:
     """One local Ray for the session; its workers inherit the S3 server's address and keys."""
+    os.environ["EMER_TEST_KEY"] = "sk-very-secret"  # of endpoints that tests stand up
     yield runner.connect()
     runner.disconnect()
 

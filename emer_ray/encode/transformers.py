@@ -2,8 +2,10 @@
 
 One clip at a time, so that a clip's embeddings do not depend on its neighbours. The language model
 stands in another pool (`emer_ray.reason.transformers`) and gets what is named here as plain bytes:
-embeddings, features of inner vision layers where the family has them, and the grids from which it
-counts positions. Nothing of the prompt is known here, so other prompts may use the same embeddings.
+embeddings, features of inner vision layers where the family has them, the grids from which it
+counts positions, how the clip's place in a prompt is written, and the share of the clip that was
+looked at where memory did not suffice for all. Nothing of the prompt is known here, so other
+prompts may use the same embeddings.
 """
 
 import logging
@@ -45,10 +47,12 @@ class Towers:
             )
             try:
                 with torch.inference_mode():
-                    return self._tensors(frames, times_s, pcm)
+                    found = self._tensors(frames, times_s, pcm)
             except torch.OutOfMemoryError:
                 log.warning("clip %s: no memory for %g of its budget", clip.clip.clip_id, share)
                 torch.cuda.empty_cache()
+            else:
+                return found if share == 1 else (*found, _tensor("share", torch.tensor(share)))
         return ClipError("memory", "the towers have no memory for a quarter of the clip's budget")
 
     def _tensors(self, frames: Any, times_s: Sequence[float], pcm: Any) -> tuple[Tensor, ...]:
@@ -84,24 +88,28 @@ class Towers:
             found["audio"] = audio.last_hidden_state
             found["audio_feature_lengths"] = mask.sum(-1)
             found["audio.text"] = _letters(made.audio_token * written.count(made.audio_token))
-        return tuple(self._tensor(name, value) for name, value in found.items())
+        return tuple(_tensor(name, self._narrowed(name, value)) for name, value in found.items())
 
-    def _tensor(self, name: str, value: torch.Tensor) -> Tensor:
+    def _narrowed(self, name: str, value: torch.Tensor) -> torch.Tensor:
         wanted = self._options.embeddings_dtype
         if value.is_floating_point() and name not in GRIDS and wanted != "auto":
-            value = value.to(getattr(torch, wanted))
-        plain = value.detach().cpu().contiguous()
-        return Tensor(
-            name=name,
-            dtype=str(plain.dtype).removeprefix("torch."),
-            shape=tuple(plain.shape),
-            data=plain.flatten().view(torch.uint8).numpy().tobytes(),  # bfloat16 is no numpy type
-        )
+            return value.to(getattr(torch, wanted))
+        return value
 
     def close(self) -> None:
         """Let the towers go, and the memory of their device."""
         self._model = None
         torch.cuda.empty_cache()
+
+
+def _tensor(name: str, value: torch.Tensor) -> Tensor:
+    plain = value.detach().cpu().contiguous()
+    return Tensor(
+        name=name,
+        dtype=str(plain.dtype).removeprefix("torch."),
+        shape=tuple(plain.shape),
+        data=plain.flatten().view(torch.uint8).numpy().tobytes(),  # bfloat16 is no numpy type
+    )
 
 
 def _letters(text: str) -> torch.Tensor:

@@ -119,7 +119,8 @@ class TransformersReasoner:
             if self._processor.return_mm_token_type_ids:
                 kinds = self._processor.create_mm_token_type_ids(given["input_ids"].tolist())
                 given["mm_token_type_ids"] = torch.tensor(kinds)
-            return Prepared(request=request, inputs=given, tensors=tensors)
+            share = next((float(_torch(t)) for t in tensors if t.name == "share"), 1.0)
+            return Prepared(request=request, inputs=given, share=share, tensors=tensors)
         shown = {part.kind for part in request.parts}
         frames, times_s, pcm = checkpoint.fitted(
             self._options,
@@ -284,12 +285,10 @@ def _padded(value: torch.Tensor, ends: tuple[int, int], fill: int) -> torch.Tens
 
 def _used(request: Request) -> tuple[Tensor, ...]:
     """Take the tensors of what the request shows; a step may look at less than was encoded."""
-    shown = {part.kind for part in request.parts}
-    return tuple(
-        tensor
-        for tensor in request.clues.tensors
-        if ("audio" if tensor.name.startswith("audio") else "frames") in shown
-    )
+    shown = {part.kind for part in request.parts} - {"text"}
+    left_out = {"frames": ("video", "second_per_grid"), "audio": ("audio",)}
+    prefixes = tuple(p for kind, names in left_out.items() if kind not in shown for p in names)
+    return tuple(t for t in request.clues.tensors if shown and not t.name.startswith(prefixes))
 
 
 def _torch(tensor: Tensor) -> torch.Tensor:

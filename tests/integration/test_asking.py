@@ -2,8 +2,8 @@
 endpoint with every fault.
 """
 
+import itertools
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -182,56 +182,74 @@ def test_answers_are_read_again_without_a_model(
     assert relabel(asking(tmp_path, "one_shot", clips(synthetic, 8), models=models))["skipped"] == 8
 
 
-FAULTS: dict[str, tuple[list[str], str | None, int]] = {
-    "clip-001": (["status:429:1"], None, 2),
-    "clip-002": (["status:500", "status:502"], None, 3),
-    "clip-003": (["reset"], None, 2),
-    "clip-004": (["half"], None, 2),
-    "clip-005": (["error_in_200"], None, 2),
-    "clip-006": (["slow:3"], None, 2),
-    "clip-007": (["refusal"], "refused", 1),
-    "clip-008": (["loop"], "repetitive", 1),
-    "clip-009": (["cut"], "cut_off", 1),
-    "clip-010": (["prose"], "refused", 1),
-    "clip-011": (["status:400"], "rejected", 1),
-    "clip-012": (["status:500"] * 9, "endpoint", 3),
-    "clip-013": (["slow:3"] * 9, "timeout", 3),
-    "clip-014": (["half"] * 9, "endpoint", 3),
+FAULTS: dict[str, tuple[list[str], str | None, str, list[float]]] = {
+    "clip-001": (["status:429:2"], None, "", [2.0]),
+    "clip-002": (["status:500", "status:502"], None, "", [0.25, 0.5]),
+    "clip-003": (["reset"], None, "", [0.25]),
+    "clip-004": (["half"], None, "", [0.25]),
+    "clip-005": (["error_in_200"], None, "", [0.25]),
+    "clip-006": (["slow:9"], None, "", [3.25]),
+    "clip-007": (["refusal"], "refused", "finished with refusal", []),
+    "clip-008": (["loop"], "repetitive", "no explanation in 'very happy very happy", []),
+    "clip-009": (["cut"], "cut_off", "no explanation in", []),
+    "clip-010": (["prose"], "refused", "As an AI", []),
+    "clip-011": (["status:400"], "rejected", "400 'as told'", []),
+    "clip-012": (["status:500"] * 9, "endpoint", "3 tries: 500 'as told'", [0.25, 0.5]),
+    "clip-013": (["slow:9"] * 9, "timeout", "3 tries: ", [3.25, 3.5]),
+    "clip-014": (["half"] * 9, "endpoint", "3 tries: a 200 whose body is no JSON", [0.25, 0.5]),
+    "clip-015": (["reset"] * 9, "endpoint", "3 tries: ", [0.25, 0.5]),
+    "clip-016": (["error_in_200"] * 9, "endpoint", "3 tries: 503 'overloaded'", [0.25, 0.5]),
+    "clip-017": (["coded:400:odd"], "rejected", "400 'no: Bearer (key)'", []),
 }
+"""What a clip's requests meet, what its row then says, and the least seconds between requests."""
 
 
 def test_a_run_through_a_faulty_endpoint_ends_with_the_right_rows(
     local_ray: Cluster, synthetic: Path, tmp_path: Path
 ) -> None:
     with serving(lambda text: (re.search(r"clip-\d+", text) or ["?"])[0]) as server:
-        server.acts.update({name: acts for name, (acts, _, _) in FAULTS.items()})
+        server.acts.update({name: acts for name, (acts, _, _, _) in FAULTS.items()})
         model = {
             "backend": "openai",
             "model": "m",
             "price": {"input_usd": 1.0, "output_usd": 2.0},
             "options": {
                 **{"base_url": server.url, "audio": "input_audio", "in_flight": 6},
-                **{"tries": 3, "timeout_s": 1.0},
+                **{"tries": 3, "timeout_s": 3.0, "key_env": "EMER_TEST_KEY"},
             },
         }
-        listed = clips(synthetic, 20)
-        for row in listed[15:]:
+        listed = clips(synthetic, 24)
+        for row in listed[18:]:
             row["licence_tag"] = None  # loopback: nothing leaves this machine
         summary = relabel(asking(tmp_path, "one_shot", listed, models={"main": model}))
-        sent = Counter(request.clip for request in server.received)
-        most = max(request.in_flight for request in server.received)
+        received = {name: server.of(name) for name in (row["clip_id"] for row in listed)}
     found = rows.stored(summary["run"])
-    for name, (_, kind, requests) in FAULTS.items():
-        assert (name, found[name].get("kind"), sent[name]) == (name, kind, requests)
+    for name, (_, kind, said, gaps) in FAULTS.items():
+        got = received[name]
+        assert (name, found[name].get("kind"), len(got)) == (name, kind, len(gaps) + 1)
+        assert said in (found[name].get("message") or "")
+        # every try is the same request, whole, and none comes before its time
+        assert len({one.size for one in got}) == 1
+        assert got[0].size > 2 * 16_000  # a second of sound alone
+        waited = [after.at_s - before.at_s for before, after in itertools.pairwise(got)]
+        assert all(wait >= gap for wait, gap in zip(waited, gaps, strict=True)), (name, waited)
     good = [name for name in found if name not in FAULTS]
-    assert {(found[name].get("kind"), sent[name]) for name in good} == {(None, 1)}
-    assert most <= 6
+    assert {(found[name].get("kind"), len(received[name])) for name in good} == {(None, 1)}
+    every = [one for got in received.values() for one in got]
+    assert max(one.in_flight for one in every) <= 6
+    # the key goes to the server, and nowhere else, though the server says it back
+    assert {one.headers["authorization"] for one in every} == {"Bearer sk-very-secret"}
+    written = (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
+    assert "sk-very-secret" not in written + str(found)
     assert found["clip-000"]["usd"] == pytest.approx((1000 + 2 * 100) / 1e6)
     assert found["clip-012"]["usd"] is None
     # the raw answer of what could not be read is kept, and paid
+    assert found["clip-007"]["answers"][0]["raw"] == "I will not."
     assert found["clip-008"]["answers"][0]["raw"].startswith("very happy very happy")
     assert found["clip-008"]["usd"] == found["clip-000"]["usd"]
-    assert record.require(summary["run"])["usd"] == pytest.approx(16 * found["clip-000"]["usd"])
+    paid = [row["usd"] for row in found.values() if row["usd"] is not None]
+    assert len(paid) == 24 - 7
+    assert record.require(summary["run"])["usd"] == pytest.approx(sum(paid))
     assert index.verify(summary["run"]).holds
 
 

@@ -7,16 +7,18 @@ that the raw answers are equal token for token whichever way a model is run.
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import emer_ray
-from emer_ray import config
+from emer_ray import config, containment, pipeline, stages
+from emer_ray.config import RunConfig
 from emer_ray.relabel import relabel
 from emer_ray.runner import Cluster
-from emer_ray.store import index, record
+from emer_ray.store import embeddings, index, record
 from tests import rows
 from tests.tiny_settings import SMALL
 
@@ -35,24 +37,27 @@ def model(path: Path, **options: Any) -> dict[str, Any]:
     }
 
 
-def answers(run: Path, recipe: str, **models: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Run the demo clips; give the raw answers by clip and step."""
-    summary = relabel(
-        config.parse(
-            {
-                "recipe": recipe,
-                "input": {"manifest": DEMO, "limit": 6},
-                "output": {"run": str(run), "shard_clips": 3},
-                "media": {"frames": 4, "size_px": 96},
-                "models": models,
-                "budget": {"failed_share": 1},
-            }
-        )
+def configured(run: Path, recipe: str, **sections: Any) -> RunConfig:
+    return config.parse(
+        {
+            "recipe": recipe,
+            "media": {"frames": 4, "size_px": 96},
+            "budget": {"failed_share": 1},
+            **sections,
+            "input": {"manifest": DEMO, "limit": 6, **sections.get("input", {})},
+            "output": {"run": str(run), "shard_clips": 3, **sections.get("output", {})},
+        }
     )
+
+
+def answers(run_config: RunConfig) -> dict[str, list[tuple[str, str]]]:
+    """Run the demo clips; give the raw answers by clip and step."""
+    summary = relabel(run_config)
+    run = summary["run"]
     assert summary["clips"] == 6
-    assert index.verify(str(run)).holds
-    assert not list(run.rglob("claims/**/*.json"))
-    stored = rows.stored(str(run))
+    assert index.verify(run).holds
+    assert not list(Path(run).rglob("claims/**/*.json"))
+    stored = rows.stored(run)
     assert not [row for row in stored.values() if row.get("kind") in ("error", "crashed", "memory")]
     return {
         clip: [(answer["step"], answer["raw"]) for answer in row["answers"] or ()]
@@ -60,33 +65,80 @@ def answers(run: Path, recipe: str, **models: dict[str, Any]) -> dict[str, list[
     }
 
 
+def logits(run_config: RunConfig, kept: Mapping[str, containment.Row]) -> Iterator[tuple[str, Any]]:
+    """Ask the run's questions in this process, of `kept` embeddings where they are given."""
+    run = str(run_config.output.run)
+    flow = pipeline.steps(run_config, pipeline.Start(run=run, contained=False))
+    look, ask = (
+        pipeline.Chain(flow[:2]),
+        next(step for step in flow if step.stage is stages.Reason),
+    )
+    reason = stages.Reason(**ask.settings)
+    placed = index.load_manifest(run)
+    assert placed is not None
+    for table in index.shard_tables(index.clips_of(placed, range(2))):
+        for row in containment.rows_of(look(table)):
+            question = reason._requests({**row, **kept.get(row["clip_id"], {})})
+            assert isinstance(question, stages.Ask)
+            who: Any = reason._reasoner()
+            written = who.generate([who.prepare(question.requests[0])], output_logits=True)
+            yield row["clip_id"], written.logits
+    look.close()
+    reason.close()
+
+
 @pytest.mark.parametrize("name", ["omni25", "omni3"])
 def test_one_shot_split_and_unsplit_answer_alike(
     local_ray: Cluster, tiny: Path, tmp_path: Path, name: str
 ) -> None:
-    whole = answers(tmp_path / "whole", "one_shot", main=model(tiny / name))
-    parted = answers(tmp_path / "parted", "one_shot", main=model(tiny / name, split=True))
-    assert parted == whole
-    assert all(len(said) == 1 and said[0][1] for said in whole.values())
-    assert len({said[0][1] for said in whole.values()}) > 1
-    start = record.require(str(tmp_path / "parted"))["starts"][0]
-    assert start["choices"]["pools.main_towers"]["steps"] == ["main_towers"]
-    assert (
-        "pools.main_towers" not in record.require(str(tmp_path / "whole"))["starts"][0]["choices"]
+    """Token for token under Ray, and logit for logit of the embeddings that Ray's actors made."""
+    whole = configured(tmp_path / "whole", "one_shot", models={"main": model(tiny / name)})
+    parted = configured(
+        tmp_path / "parted",
+        "one_shot",
+        models={"main": model(tiny / name, split=True)},
+        output={"embeddings": True},
     )
+    said = answers(whole)
+    assert answers(parted) == said
+    assert all(len(each) == 1 and each[0][1] for each in said.values())
+    assert len({each[0][1] for each in said.values()}) > 1
+    starts = [record.require(str(tmp_path / run))["starts"][0] for run in ("whole", "parted")]
+    assert "pools.main_towers" not in starts[0]["choices"]
+    assert starts[1]["choices"]["pools.main_towers"]["steps"] == ["main_towers"]
+
+    towers = pipeline.step_hashes(parted)["main_towers"]
+    kept: dict[str, containment.Row] = {}
+    for shard in (0, 1):
+        kept |= embeddings.read(str(tmp_path / "parted"), towers, shard, light=False)
+    pairs = zip(logits(whole, {}), logits(parted, kept), strict=True)
+    for (clip, expected), (other, found) in pairs:
+        assert (clip, len(expected)) == (other, len(found)) == (other, 16)
+        assert all((a - b).abs().max() == 0 for a, b in zip(expected, found, strict=True)), clip
+
+
+def test_another_prompt_on_ray_takes_embeddings_over(
+    local_ray: Cluster, tiny: Path, tmp_path: Path
+) -> None:
+    split = {"models": {"main": model(tiny / "omni25", split=True)}}
+    answers(configured(tmp_path / "one", "one_shot", **split, output={"embeddings": True}))
+    taken = {"input": {"answers": str(tmp_path / "one")}, "language": "zh"}
+    reused = answers(configured(tmp_path / "two", "one_shot", **split, **taken))
+    assert reused == answers(configured(tmp_path / "three", "one_shot", **split, language="zh"))
+    start = record.require(str(tmp_path / "two"))["starts"][0]
+    assert (start["reused"]["steps"], start["reused"]["embedded"]) == ([], 6)
 
 
 def test_clue_merge_asks_three_models_in_three_pools(
     local_ray: Cluster, tiny: Path, tmp_path: Path
 ) -> None:
     ends = {"generate": {"forced_eos_token_id": 2}}  # noise never ends by itself
-    said = answers(
-        tmp_path / "run",
-        "clue_merge",
-        video=model(tiny / "video_text", **ends),
-        audio=model(tiny / "audio_text", **ends),
-        text=model(tiny / "text", **ends),
-    )
+    models = {
+        "video": model(tiny / "video_text", **ends),
+        "audio": model(tiny / "audio_text", **ends),
+        "text": model(tiny / "text", **ends),
+    }
+    said = answers(configured(tmp_path / "run", "clue_merge", models=models))
     pools = record.require(str(tmp_path / "run"))["starts"][0]["choices"]
     assert {name for name in pools if name.startswith("pools.reason")} >= {
         "pools.reason.video",

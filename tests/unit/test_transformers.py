@@ -301,6 +301,89 @@ def test_memory_that_runs_out_halves_the_group_then_the_clip_then_fails(tiny: Pa
     assert (type(failed), failed.kind) == (ClipError, "memory")
 
 
+def test_towers_without_memory_look_at_less_and_the_answer_says_so(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from emer_ray.encode.transformers import Towers
+
+    roomy = Towers._tensors
+    tried: list[int] = []
+
+    def cramped(self: Towers, frames: Any, times_s: Any, pcm: Any) -> Any:
+        tried.append(len(frames))
+        if len(frames) > 4:
+            raise torch.OutOfMemoryError("rehearsed")
+        return roomy(self, frames, times_s, pcm)
+
+    monkeypatch.setattr(Towers, "_tensors", cramped)
+    seen = embedded(tiny / "omni3", clues(0, frames=8))
+    assert tried == [8, 4]
+    language = reasoner(tiny / "omni3", split=True)
+    note = ("answered with 0.5 of its frames and sound, to fit its budget",)
+    for kinds in (("frames", "audio"), ("audio",)):
+        (reply,) = language.explain([asked(seen, *kinds)])
+        assert isinstance(reply, Reply)
+        assert reply.notes == note
+    assert language.prepare(asked(seen, "text")).tensors == ()
+
+
+def test_requests_are_grouped_by_length_within_a_budget_of_tokens() -> None:
+    import torch
+
+    from emer_ray.reason.transformers import Prepared, grouped
+
+    def prepared(tokens: int, pixels: int = 6) -> Prepared:
+        ids = {"input_ids": torch.zeros(1, tokens), "pixel_values": torch.zeros(3, pixels)}
+        return Prepared(request=asked(clues(0)), inputs=ids)
+
+    sizes = [30, 10, 70, 20, 500, 15]
+    groups = grouped([prepared(n) for n in sizes], max_tokens=10, budget=160)
+    assert [[item.tokens for item in group] for group in groups] == [[10, 15, 20, 30], [70], [500]]
+    assert all(
+        len(group) * (max(item.tokens for item in group) + 10) <= 160 for group in groups[:2]
+    )
+    apart = grouped([prepared(10), prepared(10, pixels=8)], max_tokens=10, budget=10**6)
+    assert [len(group) for group in apart] == [1, 1]
+
+
+def test_loading_takes_the_options_given_and_nothing_unsafe(tiny: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from emer_ray import checkpoint
+
+    def load(path: Path, **options: Any) -> Any:
+        chosen = checkpoint.TransformersOptions(**options)
+        checkpoint.processor(path, chosen)
+        return checkpoint.load(path, chosen)
+
+    eager = load(tiny / "text", load={"attn_implementation": "eager"}, dtype="bfloat16")
+    assert (eager.config._attn_implementation, str(eager.dtype)) == ("eager", "torch.bfloat16")
+    assert str(load(tiny / "text", device="meta").device) == "meta"
+    # quantization goes to the library as it is: here it lacks what it would need
+    four_bits = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    with pytest.raises(ModelError, match="bitsandbytes"):
+        load(tiny / "text", load={"quantization_config": four_bits})
+
+    pickled = shutil.copytree(tiny / "text", tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot load it"):
+        load(pickled)
+    torn = shutil.copytree(tiny / "text", tmp_path / "torn")
+    (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load it"):
+        load(torn)
+    coded = shutil.copytree(tiny / "text", tmp_path / "coded")
+    found = json.loads((coded / "config.json").read_text(encoding="utf-8"))
+    found |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModel": "mine.M"}}
+    (coded / "config.json").write_text(json.dumps(found), encoding="utf-8")
+    (coded / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')", encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot load it"):
+        load(coded)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_budgets_of_frames_pixels_and_sound() -> None:
     from emer_ray import checkpoint
 
