@@ -457,10 +457,10 @@ def inputs(
             frames_indices=list(range(len(frames))),
         )
         videos = {"do_sample_frames": False, "fps": rate, "video_metadata": [about]}
-        extra["videos"] = [frames]
+        extra["videos"] = [frames.copy()]  # torch takes no memory that it may not write to
         extra["videos_kwargs"] = {**videos, **extra.get("videos_kwargs", {})}
     if pcm is not None:
-        extra["audio"] = [pcm]
+        extra["audio"] = [pcm.copy()]
         extra["audio_kwargs"] = {"sampling_rate": AUDIO_HZ, **extra.get("audio_kwargs", {})}
     return dict(made(text=text, return_tensors="pt", **extra))
 
