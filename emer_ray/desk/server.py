@@ -113,11 +113,17 @@ class Desk:
 
 def secret(path: Path) -> bytes:
     """Read the key of this user's links, made at first: links outlive a restart of the server."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(32), encoding="ascii")
-    return path.read_bytes()
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(32), encoding="ascii")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; the key of the links is kept there, set HOME to a folder "
+            f"that can be written"
+        ) from None
 
 
 def token(key: bytes, place: str, who: str) -> str:

@@ -17,7 +17,7 @@ from openpyxl import load_workbook
 
 from emer_ray import cli
 from emer_ray.errors import ConfigError
-from emer_ray.review import review_export, review_merge
+from emer_ray.review import review, review_export, review_merge
 from emer_ray.rounds import agreement, items, merging, sheets
 from tests import run_directory
 
@@ -302,6 +302,19 @@ def test_work_is_shared_out_evenly_and_in_changing_company() -> None:
     for names in (["../x"], ["a", "A"], [""]):
         with pytest.raises(ConfigError):
             items.named(names)
+
+
+def test_the_page_is_refused_where_it_would_give_media_away(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="gated:MER2023 are served to this machine only"):
+        review(run, annotators=["anna"], host="0.0.0.0", port=0)
+    with pytest.raises(ConfigError, match="this round is of anna"):
+        review(run, annotators=["bo"], port=0)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="set HOME"):
+        review(run, port=0)
 
 
 def test_the_commands_speak_json_and_take_sheets_from_elsewhere(run: str, tmp_path: Path) -> None:
