@@ -1,7 +1,7 @@
 """Contract: a clip that raises, hangs, crashes or swells costs itself and nothing else.
 
-One run over good clips and poisoned ones, on a real Ray. The good ones are ok, each poisoned one is a
-row whose stage and kind name its end, and `verify` is clean.
+One run over good clips and poisoned ones, on a real Ray. The good ones are ok, each poisoned one is
+a row whose stage and kind name its end, and `verify` is clean.
 """
 
 import time
