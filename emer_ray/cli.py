@@ -1280,7 +1280,12 @@ def bench_chaos(
 
     found = chaos(seed=seed, clips=clips, kills=kills, program=program, say=_say)
     _print_bench(found, as_json)
-    if found["lost"] or found["duplicated"] or found["redone_max"] > (found["in_flight"] or 0):
+    unbounded = found["in_flight"] is None
+    if (
+        found["lost"]
+        or found["duplicated"]
+        or (not unbounded and found["redone_max"] > found["in_flight"])
+    ):
         raise click.exceptions.Exit(1)
 
 

@@ -160,7 +160,9 @@ def run(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
-        )  # Ray Data's pools restart actors and retry their tasks for ever by default
+            max_restarts=-1,  # for ever: claims bound how often a clip may kill its process
+            max_task_retries=-1,
+        )
     try:
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         stream = iter(batches)
