@@ -5,6 +5,8 @@ of standard output is one JSON object. A user's mistake is one sentence and exit
 its budget or a check that does not hold is exit code 1.
 """
 
+import atexit
+import contextlib
 import dataclasses
 import json
 import logging
@@ -96,6 +98,8 @@ def config_options(command: F) -> F:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print the object that programs read: the last line of standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    # on its way out Ray prints what it still has to say of dead workers, on standard output
+    atexit.register(setattr, sys, "stdout", sys.stderr)
 
 
 @main.command()
@@ -229,7 +233,8 @@ def relabel(
     options = RelabelOptions(
         retry_failed=None if retry is None else _kinds(retry), accept=accept, take_over=take_over
     )
-    summary = run_relabel(configuration.load(config, overrides), options, _progress())
+    with contextlib.redirect_stdout(sys.stderr):  # where Ray prints of workers that die
+        summary = run_relabel(configuration.load(config, overrides), options, _progress())
     _say(
         f"{summary['run']}: {summary['clips']} clips, {summary['ok']} ok, "
         f"{summary['failed']} failed, {summary['skipped']} done before, {summary['seconds']:.1f} s"
