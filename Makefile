@@ -58,6 +58,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python cluster/validate.py
 
 # --strict: a package whose advisories could not be read is no package without any
 audit: setup
