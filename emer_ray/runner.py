@@ -107,7 +107,8 @@ def data_context() -> dict[str, Any]:
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)  # what it says is raised
+    for name in ("exceptions", "_internal.execution.streaming_executor_state"):
+        logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)  # what they say is raised
     return {**knobs, "preserve_order": False}
 
 

@@ -186,7 +186,9 @@ def test_a_tiny_real_model_judges_everything(
     assert emer(*base)["judge"]["asked"] == 0
 
 
-def test_an_endpoint_judges_within_its_budget(local_ray: Cluster, tmp_path: Path) -> None:
+def test_an_endpoint_judges_within_its_budget(
+    local_ray: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     texts = {f"c{number}": (f"he is number {number}", "") for number in range(12)}
     gold = put(
         str(tmp_path / "gold.csv"),
@@ -226,6 +228,7 @@ def test_an_endpoint_judges_within_its_budget(local_ray: Cluster, tmp_path: Path
         stopped = CliRunner().invoke(main, [*base, "--set", "budget.usd=6"])
         assert stopped.exit_code == 1, stopped.output
         assert "budget.usd" in stopped.stderr
+        assert "Traceback" not in capfd.readouterr().err
         paid = len(server.received)
         assert 0 < paid < 12
 
