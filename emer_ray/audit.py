@@ -45,7 +45,7 @@ BY: Final = ("old_family", "speaker", "split")
 """Columns that agreement is broken down by."""
 MOST_GROUPS: Final = 12
 """Groups of one breakdown that are printed; `audit.json` has them all."""
-FEWEST_RESAMPLES: Final = 100
+FEWEST_RESAMPLES: Final = 20
 NEIGHBOURS: Final = 3
 MOST_WITH_NEIGHBOURS: Final = 2000
 """Clips that neighbours are looked up for: the suspects and the tenth on top, so many at most."""
