@@ -227,8 +227,9 @@ def engine_args(path: Path, options: VllmOptions) -> dict[str, Any]:
         "limit_mm_per_prompt": {**limits, "image": 0} if limits else None,
         # sampling is said with every request, not by a file beside the weights
         "generation_config": "vllm",
-        # between two keys a model could write spaces for ever
-        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        # between two keys a model could write spaces for ever; xgrammar lets bare control characters
+        # into strings that have a limit, which is no JSON
+        "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "disable_log_stats": True,
         # on a CPU, a seeded request whose prompt is read in pieces kills vLLM 0.32
         "enable_chunked_prefill": False if _on_cpu() else None,

@@ -277,7 +277,7 @@ def server(model: Path, log: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    compact = {"backend": "xgrammar", "disable_any_whitespace": True}
+    compact = {"backend": "guidance", "disable_any_whitespace": True}
     command = [
         *(str(Path(sys.executable).parent / "vllm"), "serve", str(model)),
         *("--served-model-name", "tiny-omni", "--host", "127.0.0.1", "--port", str(port)),
