@@ -227,7 +227,7 @@ def engine_args(path: Path, options: VllmOptions) -> dict[str, Any]:
         "limit_mm_per_prompt": {**limits, "image": 0} if limits else None,
         # sampling is said with every request, not by a file beside the weights
         "generation_config": "vllm",
-        # between two keys a model could write spaces for ever; xgrammar lets bare control characters
+        # between two keys a model could write spaces for ever; xgrammar lets bare control signs
         # into strings that have a limit, which is no JSON
         "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
         "disable_log_stats": True,
