@@ -112,9 +112,12 @@ def test_one_shot_split_and_unsplit_answer_alike(
     for shard in (0, 1):
         kept |= embeddings.read(str(tmp_path / "parted"), towers, shard, light=False)
     pairs = zip(logits(whole, {}), logits(parted, kept), strict=True)
+    steps = 0
     for (clip, expected), (other, found) in pairs:
-        assert (clip, len(expected)) == (other, len(found)) == (other, 16)
+        steps += len(expected)
+        assert (clip, len(expected)) == (other, len(found))
         assert all((a - b).abs().max() == 0 for a, b in zip(expected, found, strict=True)), clip
+    assert steps > 2 * 16  # most clips are written about to the end
 
 
 def test_another_prompt_on_ray_takes_embeddings_over(
