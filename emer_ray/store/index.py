@@ -453,28 +453,23 @@ def judge(
 ) -> Verdict:
     """Count the rows against the manifest."""
     present = manifest.filter("present").select("clip_id")
-    mine = rows.join(present, on="clip_id", how="semi")
+    light = rows.select("clip_id", "shard", "outcome")
+    extra = light.join(present, on="clip_id", how="anti")
+    mine = light.join(present, on="clip_id", how="semi") if extra.height else light
     ok = mine.filter(pl.col("outcome") == "ok")
     failed = mine.filter(pl.col("outcome") == "failed")
     last = failed.group_by("clip_id").agg(pl.col("shard").max().alias("last"))
-    superseded = failed.join(last, on="clip_id").filter(
-        (pl.col("shard") < pl.col("last"))
-        | pl.col("clip_id").is_in(ok["clip_id"].unique().to_list())
-    )
-    standing = failed.join(ok, on="clip_id", how="anti").join(last, on="clip_id")
-    standing = standing.filter(pl.col("shard") == pl.col("last"))
-
-    def repeated(frame: pl.DataFrame) -> int:
-        return frame.height - frame["clip_id"].n_unique()
-
+    open_ = failed.join(ok, on="clip_id", how="anti").join(last, on="clip_id")
+    standing = open_.filter(pl.col("shard") == pl.col("last"))
+    n_ok, n_failed = ok["clip_id"].n_unique(), standing["clip_id"].n_unique()
     return Verdict(
         clips=present.height,
-        ok=ok["clip_id"].n_unique(),
-        failed=standing["clip_id"].n_unique(),
-        missing=present.join(rows.select("clip_id"), on="clip_id", how="anti").height,
-        duplicate=repeated(ok) + repeated(standing),
-        superseded=superseded.height,
-        extra=rows.join(present, on="clip_id", how="anti")["clip_id"].n_unique(),
+        ok=n_ok,
+        failed=n_failed,
+        missing=present.join(mine, on="clip_id", how="anti").height,
+        duplicate=ok.height - n_ok + standing.height - n_failed,
+        superseded=failed.height - standing.height,
+        extra=extra["clip_id"].n_unique(),
         parts=parts,
         read=read,
         bad_parts=bad_parts,
