@@ -161,9 +161,7 @@ def run(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
-            max_restarts=-1,  # for ever: claims bound how often a clip may kill its process
-            max_task_retries=-1,
-        )
+        )  # Ray Data's pools restart actors and retry tasks for ever unless told otherwise (2.60)
     try:
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         stream = iter(batches)
