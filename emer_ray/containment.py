@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from emer_ray import meter
 from emer_ray.config import Fault
 from emer_ray.errors import ClipError, EmerError, EngineDied, FailureKind
 from emer_ray.store import claims
@@ -80,16 +81,31 @@ def through(
     """
     rows = rows_of(table)
     living = [number for number, row in enumerate(rows) if row["kind"] is None]
-    answered = _guarded([rows[number] for number in living], stage, work, guard or Guard())
+
+    def counted(rows: list[Row]) -> list[Row | ClipError]:
+        with meter.working(stage):
+            return work(rows)
+
+    answered = _guarded([rows[number] for number in living], stage, counted, guard or Guard())
     answers = dict(zip(living, answered, strict=True))
     produced = {name for answer in answered if isinstance(answer, dict) for name in answer}
     if unknown := produced - set(to.names):
         raise ValueError(f"stage {stage}: columns {sorted(unknown)} are not in its schema")
     try:
-        return _merged(table, rows, answers, stage, to, drops)
+        merged = _merged(table, rows, answers, stage, to, drops)
     except NO_VALUE:
-        fitting = {number: _fitting(answer, to) for number, answer in answers.items()}
-        return _merged(table, rows, fitting, stage, to, drops)
+        answers = {number: _fitting(answer, to) for number, answer in answers.items()}
+        merged = _merged(table, rows, answers, stage, to, drops)
+    _count_outcomes(stage, answers.values())
+    return merged
+
+
+def _count_outcomes(stage: str, answers: Collection[Row | ClipError]) -> None:
+    failed = [answer for answer in answers if isinstance(answer, ClipError)]
+    meter.add("ok", stage, len(answers) - len(failed))
+    meter.add("failed", stage, len(failed))
+    for error in failed:
+        meter.add("dead", error.kind)
 
 
 NO_VALUE: Final = (ValueError, TypeError, OverflowError, pa.ArrowException)
@@ -189,6 +205,8 @@ def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row 
             return _batched(rows, work, guard, None)
     with _ROOM.together():  # claimed inside: who waits while a clip kills the process pays nothing
         held = claims.claim(guard.run, stage, rows[0]["shard"])
+        if not held.first:
+            meter.add("retries", "process_died")
         many = replace(guard, deadline_s=guard.deadline_s * guard.shards)
         answers = _released(held, lambda: _batched(rows, work, many, held)) if held.first else None
     return answers or _released(held, lambda: _one_by_one(rows, work, guard, held))
@@ -239,7 +257,8 @@ class _Room:
     @contextmanager
     def together(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._lonely and self._inside < self.seats)
+            with meter.waiting("seat"):
+                self._changed.wait_for(lambda: not self._lonely and self._inside < self.seats)
             self._inside += 1
         try:
             yield
@@ -250,7 +269,8 @@ class _Room:
     def alone(self) -> Iterator[None]:
         with self._changed:
             self._lonely += 1
-            self._changed.wait_for(lambda: not self._inside)
+            with meter.waiting("seat"):
+                self._changed.wait_for(lambda: not self._inside)
             self._inside += 1
         try:
             yield
@@ -326,6 +346,7 @@ def _attempt(
         if len(answers) != len(rows):
             raise AssertionError(f"{len(rows)} rows went in, {len(answers)} answers came out")
         return answers
+    meter.add("retries", "clip_by_clip")
     return [answer for row in rows for answer in _attempt([row], work, guard, held)]
 
 

@@ -20,7 +20,17 @@ from typing import Any, cast
 import polars as pl
 import pyarrow as pa
 
-from emer_ray import __version__, manifest, pipeline, runner, stages, storage, watch, weights
+from emer_ray import (
+    __version__,
+    cost,
+    manifest,
+    pipeline,
+    runner,
+    stages,
+    storage,
+    watch,
+    weights,
+)
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError, StorageError
 from emer_ray.reason.baselines import Baselines, voice_baselines
@@ -52,6 +62,10 @@ class Progress:
     skipped: int
     started: float
     """`time.monotonic` of the first shard's submission."""
+    busiest: tuple[str, float] | None = None
+    """The pool that works most of its time, and for what share of it."""
+    usd: float | None = None
+    """What answers cost so far, earlier starts included; null = no price is known."""
 
     @property
     def done_now(self) -> int:
@@ -61,11 +75,17 @@ class Progress:
         """Say it in one line."""
         seconds = max(1e-9, time.monotonic() - self.started)
         rate = self.done_now / seconds
-        left = self.clips - self.ok - self.failed
+        done = self.ok + self.failed
+        left = self.clips - done
         eta = f", about {_duration(left / rate)} left" if rate and left else ""
+        busiest = f"; {self.busiest[0]} {self.busiest[1]:.0%} busy" if self.busiest else ""
+        usd = ""
+        if self.usd is not None:
+            usd = f"; {self.usd:.2f} USD"
+            usd += f" of about {self.usd / done * self.clips:.2f}" if done and left else ""
         return (
-            f"{self.ok + self.failed} of {self.clips} clips: {self.ok} ok, {self.failed} failed; "
-            f"{rate:.2f} clips/s{eta}"
+            f"{done} of {self.clips} clips: {self.ok} ok, {self.failed} failed; "
+            f"{rate:.2f} clips/s{eta}{busiest}{usd}"
         )
 
 
@@ -208,8 +228,9 @@ def _explain(
 ) -> None:
     """Run the shards that are left; however it ends, run.json says how far it came."""
     run, start = task.run, journal["starts"][-1]
+    left = index.clips_of(task.placed, task.shards)
     if not task.earlier.facts:
-        preflight_inputs(index.clips_of(task.placed, task.shards))
+        preflight_inputs(left)
     _drop_strangers(run, task.shards, journal["fingerprint"], task.outcomes)
     connecting = time.monotonic()
     cluster = runner.connect()
@@ -239,11 +260,22 @@ def _explain(
         seconds = time.monotonic() - started - connected
         start.setdefault("submitted_s", round(seconds, 3))
 
-    receipts = _receipts(pools, clips, task.shards, in_flight, submitted)
+    account = cost.Account({pool.name: (pool.cpus, pool.gpus) for pool in pools}, clips=left.height)
+
+    def spent() -> None:
+        start["cost"] = account.record(time.monotonic() - started, runner.ended())
+        journal["cost"] = cost.total(journal["starts"])
+
+    def keep() -> None:
+        spent()
+        record.save(run, journal)
+
+    receipts = _receipts(pools, clips, task.shards, in_flight, submitted, account)
     try:
         with watch.stoppable(run, config.budget.drain_s):
-            _follow(config, task, receipts, on_progress)
+            _follow(config, task, receipts, on_progress, account, keep)
     finally:
+        spent()
         _close(journal, task, index.outcomes(run), started)
 
 
@@ -401,11 +433,14 @@ def _receipts(
     shards: Sequence[int],
     in_flight: int,
     on_submitted: Callable[[], None],
+    account: cost.Account,
 ) -> Iterator[pa.Table]:
     for first in range(0, len(shards), WAVE_SHARDS):
         wave = index.clips_of(placed, shards[first : first + WAVE_SHARDS])
         tables = index.shard_tables(wave)
-        yield from runner.run(pools, tables, in_flight=in_flight, on_submitted=on_submitted)
+        yield from runner.run(
+            pools, tables, in_flight=in_flight, on_submitted=on_submitted, account=account
+        )
 
 
 def _follow(
@@ -413,10 +448,16 @@ def _follow(
     task: Task,
     receipts: Iterator[pa.Table],
     on_progress: Callable[[Progress], None],
+    account: cost.Account,
+    keep: Callable[[], None],
 ) -> None:
-    """Collect receipts, roll snapshots, show progress, watch the budget."""
+    """Collect receipts, roll snapshots, show progress, watch the budget.
+
+    `keep` stores the run's record, with what was spent so far.
+    """
     run = task.run
     progress = dataclasses.replace(task.done, started=time.monotonic())
+    usd_before = _usd(task.outcomes)
     arrived: list[pl.DataFrame] = [task.outcomes]
     since = 0
     first: list[pl.DataFrame] = []
@@ -428,8 +469,13 @@ def _follow(
                 arrived.append(rows)
                 since += rows.height
                 ok = rows.filter(pl.col("outcome") == "ok").height
+                known = [usd for usd in (usd_before, account.usd) if usd is not None]
                 progress = dataclasses.replace(
-                    progress, ok=progress.ok + ok, failed=progress.failed + rows.height - ok
+                    progress,
+                    ok=progress.ok + ok,
+                    failed=progress.failed + rows.height - ok,
+                    busiest=account.busiest(),
+                    usd=sum(known) if known else None,
                 )
                 on_progress(progress)
                 if not task.retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
@@ -439,6 +485,7 @@ def _follow(
                 if since >= config.output.snapshot_clips:
                     arrived = [_merged(arrived)]
                     index.save_snapshot(run, arrived[0])
+                    keep()
                     since = 0
     finally:
         if since:

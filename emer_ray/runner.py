@@ -10,6 +10,7 @@ set here and recorded.
 import asyncio
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,13 +25,14 @@ os.environ.setdefault("RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S", "60")
 
 import ray
 import ray._private.state
+import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.read_api import from_blocks
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from emer_ray import containment
+from emer_ray import containment, cost, meter, telemetry
 from emer_ray.errors import EmerError
-from emer_ray.pipeline import Chain, Pool, Step
+from emer_ray.pipeline import Chain, Pool
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +120,13 @@ def run(
     *,
     in_flight: int,
     on_submitted: Callable[[], None] = lambda: None,
+    account: cost.Account | None = None,
 ) -> Iterator[pa.Table]:
     """Stream shards through the pools and yield what the last one returns, as it finishes.
 
     At most `in_flight` shards are under way: admitted to the first pool and not yet returned.
     `on_submitted` is called when every block is in the object store and the plan is executing.
+    `account` is told what each shard cost.
     """
     here = ray.get_runtime_context().get_node_id()
     gate = (
@@ -144,7 +148,7 @@ def run(
     for pool in pools:
         data = data.map_batches(
             _actor_class(pool),
-            fn_constructor_args=(pool.steps, pool.shards, gate if pool is pools[0] else None),
+            fn_constructor_args=(pool, gate if pool is pools[0] else None),
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
@@ -162,13 +166,17 @@ def run(
             num_gpus=pool.gpus or None,
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
         )  # Ray Data's pools restart actors and retry tasks for ever unless told otherwise (2.60)
+    metrics = telemetry.Metrics(ray.util.metrics)
     try:
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         stream = iter(batches)
         on_submitted()
         for block in stream:
-            shard, table = unpacked(block)
+            shard, table, trail = unpacked(block)
             gate.leave.remote(shard)  # type: ignore[attr-defined]
+            if account is not None:
+                account.add(cost.read(trail), table.num_rows, time.time())
+                metrics.gpu_busy(account.gpu_shares())
             if table.num_rows:  # none of a shard that was drained
                 yield table
     except ray.exceptions.RayTaskError as error:
@@ -205,14 +213,18 @@ class _Gate:
             self._changed.notify_all()
 
 
-def packed(shard: int, table: pa.Table) -> pa.Table:
+_TRAIL = b"emer_trail"
+"""Key of the trail in the metadata of a table's schema: a column would cost ten times more."""
+
+
+def packed(shard: int, table: pa.Table, trail: bytes = b"") -> pa.Table:
     """Make the block that travels: one row of a shard's number and its table, as Arrow IPC.
 
     Ray serialises a table column by column in Python, some 2 to 5 ms for a nested one; IPC takes
     well under one, and the heavy columns are copied once (benchmarks/README.md).
     """
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    with pa.ipc.new_stream(sink, table.schema.with_metadata({_TRAIL: trail})) as writer:
         writer.write_table(table)
     content = sink.getvalue()
     ends = pa.array([0, content.size], pa.int64()).buffers()[1]
@@ -220,12 +232,14 @@ def packed(shard: int, table: pa.Table) -> pa.Table:
     return pa.table({"shard": pa.array([shard], pa.int32()), "table": whole})
 
 
-def unpacked(block: pa.Table) -> tuple[int, pa.Table]:
-    """Give the shard's number and its table, which looks into the block without a copy."""
+def unpacked(block: pa.Table) -> tuple[int, pa.Table, bytes]:
+    """Give the shard's number, its table, which looks into the block without a copy, its trail."""
     [(whole,)] = ([chunk for chunk in block["table"].chunks if len(chunk)],)
     start, end = np.frombuffer(whole.buffers()[1], np.int64)[whole.offset : whole.offset + 2]
     content = whole.buffers()[2].slice(int(start), int(end - start))
-    return block["shard"][0].as_py(), pa.ipc.open_stream(content).read_all()
+    table = pa.ipc.open_stream(content).read_all()
+    trail = table.schema.metadata[_TRAIL]
+    return block["shard"][0].as_py(), table.replace_schema_metadata(None), trail
 
 
 class _Worker:
@@ -235,23 +249,38 @@ class _Worker:
     of a constructor only its text.
     """
 
-    def __init__(self, members: Sequence[Step], shards: int, gate: Any) -> None:
+    def __init__(self, pool: Pool, gate: Any) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-        containment.side_by_side(shards)
+        containment.side_by_side(pool.shards)
+        actor = ray.get_runtime_context().get_actor_id() or ""
+        self._me = cost.Worker(pool=pool.name, actor=actor, born_s=time.time())
+        self._metrics = telemetry.Metrics(ray.util.metrics)
         self._gate = gate
         self._refused: EmerError | None = None
         try:
-            self._chain = Chain(members)
+            self._chain = Chain(pool.steps)
         except EmerError as error:
             self._refused = error
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if self._refused is not None:
             raise self._refused
-        shard, table = unpacked(block)
-        if self._gate is not None:
-            ray.get(self._gate.enter.remote(shard))
-        return packed(shard, self._chain(table))
+        shard, table, trail = unpacked(block)
+        with meter.metered() as spent:
+            if self._gate is not None:
+                with meter.waiting("gate"):
+                    ray.get(self._gate.enter.remote(shard))
+            started_s = time.time()
+            table = self._chain(table)
+        self._metrics.emit(spent.counts)
+        mine = cost.entry(
+            self._me,
+            spent,
+            started_s=started_s,
+            ended_s=time.time(),
+            cpu_s=time.process_time(),
+        )
+        return packed(shard, table, trail + mine)
 
     def __del__(self) -> None:
         # Ray Data drops its actors at the end of a run; an engine must not outlive them
@@ -263,6 +292,12 @@ def _actor_class(pool: Pool) -> type:
     """Name the actor class after its steps: Ray shows it in logs and on the dashboard."""
     name = "".join(step.name.title().replace("_", "") for step in pool.steps)
     return type(name, (_Worker,), {})
+
+
+def ended() -> dict[str, float]:
+    """Say when the actors of this cluster that are gone came to their end, as Unix seconds."""
+    known = ray._private.state.actors() if ray.is_initialized() else {}
+    return {name: found["EndTime"] / 1000 for name, found in known.items() if found["EndTime"]}
 
 
 def actors() -> list[str]:

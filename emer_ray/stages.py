@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emer_ray import checkpoint, parse, prompts, schema, weights
+from emer_ray import checkpoint, meter, parse, prompts, schema, weights
 from emer_ray.config import Fault, MediaConfig, ModelConfig, digest
 from emer_ray.containment import HEAVY, Guard, Row, Work, rows_of, through
 from emer_ray.encode import Encoder, Passthrough
@@ -284,7 +284,8 @@ class Embed:
             guard=self._guard,
         )
         if self._keep_in is not None:
-            self._keep(self._keep_in, table)
+            with meter.working(self._step):
+                self._keep(self._keep_in, table)
         return table
 
     def _keep(self, run: str, table: pa.Table) -> None:
@@ -372,6 +373,7 @@ class Reason:
         if len(replies) != len(requests):
             raise AssertionError(f"{len(requests)} requests, {len(replies)} replies")
         each_s = (time.perf_counter() - started) / max(1, len(requests))
+        _count_spending(replies)
         given = iter(replies)
         return [
             self._answered(row, item, [next(given) for _ in item.requests], each_s)
@@ -449,6 +451,13 @@ class Reason:
     def close(self) -> None:
         if self._key in self._models:
             self._models[self._key].close()
+
+
+def _count_spending(replies: Sequence[Reply | ClipError]) -> None:
+    given = [reply for reply in replies if isinstance(reply, Reply)]
+    meter.add("tokens", "in", sum(reply.tokens_in or 0 for reply in given))
+    meter.add("tokens", "out", sum(reply.tokens_out or 0 for reply in given))
+    meter.add("usd", "answers", sum(reply.usd or 0.0 for reply in given))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -542,13 +551,14 @@ class Write:
                 )
             ok = [self._explanation(row) for row in rows if row["kind"] is None]
             failed = [self._failure(row) for row in rows if row["kind"] is not None]
-            receipts += parts.write(
-                self._run,
-                shard,
-                self._provenance["fingerprint"],
-                schema.table(ok, schema.EXPLANATIONS),
-                schema.table(failed, schema.FAILURES),
-            )
+            with meter.working("write"):
+                receipts += parts.write(
+                    self._run,
+                    shard,
+                    self._provenance["fingerprint"],
+                    schema.table(ok, schema.EXPLANATIONS),
+                    schema.table(failed, schema.FAILURES),
+                )
         return schema.table([asdict(receipt) for receipt in receipts], schema.INDEX)
 
     def _storable(self, rows: list[Row]) -> list[Row | ClipError]:

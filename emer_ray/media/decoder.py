@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from emer_ray import meter
 from emer_ray.config import Fault, MediaConfig
 from emer_ray.errors import ClipError, EmerError, StorageError
 from emer_ray.media.child import Answer, Shape
@@ -49,12 +51,10 @@ class Decoder:
     def __call__(self, clips: Sequence[Clip]) -> list[DecodedClip | ClipError]:
         """Decode clips: one answer each, in order."""
         answers: list[DecodedClip | ClipError] = []
-        ahead = [self._fetcher.submit(self._fetch, clip) for clip in clips[:1]]
+        ahead = [self._ahead(clip) for clip in clips[:1]]
         for number, clip in enumerate(clips):
             held = ahead.pop().result()
-            ahead += [
-                self._fetcher.submit(self._fetch, later) for later in clips[number + 1 : number + 2]
-            ]
+            ahead += [self._ahead(later) for later in clips[number + 1 : number + 2]]
             answers.append(held if isinstance(held, ClipError) else self._decode(clip, held))
         return answers
 
@@ -62,6 +62,10 @@ class Decoder:
         """End the child; may be called twice."""
         self._fetcher.shutdown(cancel_futures=True)
         self._retire()
+
+    def _ahead(self, clip: Clip) -> Future[dict[str, bytes] | ClipError]:
+        """Fetch a clip on another thread, on the account of this one."""
+        return self._fetcher.submit(copy_context().run, self._fetch, clip)
 
     def _fetch(self, clip: Clip) -> dict[str, bytes] | ClipError:
         """Read the bytes of a clip's far files, as far as they are read whole."""
@@ -136,7 +140,9 @@ class _Child:
         """Have a clip decoded; raises `TimeoutError` past the deadline, `EOFError` when it died."""
         self._channel.send((clip, held))
         self._await(self._deadline_s)
-        answer: Answer = self._channel.recv()
+        answer: Answer
+        answer, spent = self._channel.recv()
+        meter.add_all(spent)
         if isinstance(answer, ClipError):
             return answer
         decoded, frame_shape, pcm_shape = answer

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from emer_ray import meter
 from emer_ray.config import ModelConfig, PriceConfig
 from emer_ray.errors import BudgetError, ClipError, ConfigError, ModelError
 from emer_ray.reason import Seat
@@ -275,7 +277,10 @@ class OpenAIReasoner:
         """
         key = self._options.key()
         self._stop.clear()
-        futures = [self._threads.submit(self._ask, request, key) for request in requests]
+        futures = [  # on other threads, on the account of this one
+            self._threads.submit(copy_context().run, self._ask, request, key)
+            for request in requests
+        ]
         done, waiting = wait(futures, return_when=FIRST_EXCEPTION)
         if waiting:
             self._stop.set()
@@ -336,6 +341,7 @@ class OpenAIReasoner:
             if pause_s is not None and pause_s > LONGEST_RETRY_AFTER_S:
                 return ClipError("endpoint", f"the server asks to wait {pause_s:.0f} s: {said}")
             if attempt + 1 < self._options.tries:
+                meter.add("retries", "slow_endpoint" if slow else "endpoint")
                 self._pause(attempt, pause_s)
         return ClipError("timeout" if slow else "endpoint", f"{self._options.tries} tries: {said}")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote
 
+from emer_ray import meter
 from emer_ray.errors import StorageError
 from emer_ray.storage.entry import Entry
 
@@ -77,7 +78,9 @@ def resolve(path: str, base: str) -> str:
 
 def read(uri: str) -> bytes:
     """Read a whole object."""
-    return _readable(uri).read(_plain(uri))
+    data = _readable(uri).read(_plain(uri))
+    meter.add("bytes", "read", len(data))
+    return data
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:
@@ -99,7 +102,9 @@ def exists(uri: str) -> bool:
 
 def write(uri: str, data: bytes) -> str:
     """Store an object whole or not at all, over what was there; returns its version."""
-    return _writable(uri, "write").write(_plain(uri), data)
+    version = _writable(uri, "write").write(_plain(uri), data)
+    meter.add("bytes", "written", len(data))
+    return version
 
 
 def create(uri: str, data: bytes) -> bool:

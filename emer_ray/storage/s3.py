@@ -41,6 +41,7 @@ from botocore.exceptions import (
     SSOError,
 )
 
+from emer_ray import meter
 from emer_ray.errors import StorageError, StorageKind
 from emer_ray.storage.entry import Entry
 
@@ -302,6 +303,7 @@ class _Ranged(io.RawIOBase):
             self._piece = b""  # one piece in memory, not two
             self._piece = _range(self._uri, self._at, end, self._etag)
             self._piece_start = self._at
+            meter.add("bytes", "read", len(self._piece))
         view = memoryview(target)
         from_ = self._at - self._piece_start
         found = self._piece[from_ : from_ + len(view)]

@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import urllib3
 
+from emer_ray import meter
 from emer_ray.errors import StorageError, StorageKind
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ def open_file(uri: str) -> BinaryIO:
     except BaseException:
         file.close()
         raise
+    meter.add("bytes", "read", file.tell())
     file.seek(0)
     return cast(BinaryIO, file)
 

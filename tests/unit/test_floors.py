@@ -12,14 +12,14 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "emer_ray"
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "words": ("errors", "schema", "records", "config", "storage", "inert"),
+    "words": ("errors", "schema", "records", "config", "storage", "inert", "meter"),
     "work": (
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
         "checkpoint",
         *("rounds", "release"),
     ),
-    "wiring": ("containment", "stages", "pipeline"),
+    "wiring": ("containment", "stages", "pipeline", "cost", "telemetry"),
     "running": ("runner", "watch", "judge"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
@@ -35,6 +35,7 @@ OWN_FLOOR_ALLOWED = {
     ("config", "errors"),
     ("config", "records"),
     ("storage", "errors"),
+    ("storage", "meter"),
     ("weights", "weights_tfjs"),
     ("demo_corpus", "weights"),
     ("encode", "checkpoint"),

@@ -22,7 +22,7 @@ def test_a_block_gives_back_its_shard_without_copying_it() -> None:
     table = _table(3)
     block = runner.packed(7, table)
     assert block.num_rows == 1
-    shard, found = runner.unpacked(block)
+    shard, found, _ = runner.unpacked(block)
     assert (shard, found.schema) == (7, table.schema)
     assert found.equals(table)
     whole = block["table"].chunk(0).buffers()[2]
@@ -37,3 +37,12 @@ def test_a_shard_without_rows_and_a_block_among_others_keep_their_number() -> No
     joined = blocks.combine_chunks()
     assert runner.unpacked(joined.slice(1, 1))[0] == 6
     assert runner.unpacked(joined.slice(0, 1))[1].equals(_table(2))
+
+
+def test_the_trail_travels_with_the_table_and_is_no_part_of_it() -> None:
+    table = _table(2)
+    block = runner.packed(7, table, b'{"pool":"decode"}\n')
+    _, found, trail = runner.unpacked(block)
+    assert trail == b'{"pool":"decode"}\n'
+    assert found.schema.equals(table.schema, check_metadata=True)
+    assert runner.unpacked(runner.packed(7, found))[2] == b""
