@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +46,9 @@ CHECK_S: Final = 0.25
 
 NATIVE_GRACE_S: Final = 15.0
 """After the deadline, for native code that hangs while it holds the interpreter."""
+
+TIMER_SLACK_S: Final = 5.0
+"""What the timer behind the watchdog may be late, so that it is set once in so many seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +155,12 @@ def _merged(
         elif column.name in drops:
             values = pa.nulls(len(rows), type=column.type)
         elif column.name in produced:
-            old = rows if column.name in table.schema.names else [{}] * len(rows)
+            name = column.name
             values = _array(
-                [{**row, **results.get(i, {})}.get(column.name) for i, row in enumerate(old)],
+                [
+                    answer[name] if name in (answer := results.get(number, {})) else row.get(name)
+                    for number, row in enumerate(rows)
+                ],
                 column.type,
             )
         elif column.name in table.schema.names:
@@ -188,12 +194,24 @@ def _buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_large_binary(kind):
-        values = [
-            value.reshape(-1).view(np.uint8).data if isinstance(value, np.ndarray) else value
-            for value in values
-        ]
-    return pa.array(values, type=kind)
+    return _joined(values) if pa.types.is_large_binary(kind) else pa.array(values, type=kind)
+
+
+def _joined(values: Sequence[Any]) -> pa.LargeBinaryArray:
+    """Copy arrays and buffers side by side, each once: Arrow's builder grows, and copies again."""
+    pieces = [np.frombuffer(_flat(value), np.uint8) for value in values]
+    ends = np.cumsum([0, *(piece.size for piece in pieces)], dtype=np.int64)
+    whole = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+    there = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
+    buffers = [there, pa.py_buffer(ends), pa.py_buffer(whole)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
+
+
+def _flat(value: Any) -> Any:
+    """Give what has a value's bytes in one piece."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    return b"" if value is None else value
 
 
 def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row | ClipError]:
@@ -372,64 +390,81 @@ def _commit_fault(fault: Fault | None) -> None:
 
 @contextmanager
 def _watched(seconds: float, memory_mb: int | None, held: claims.Claim | None) -> Iterator[None]:
-    """End this process when a micro-batch hangs or swells; its claim says which.
-
-    A Python thread does it politely. It needs the interpreter's lock, so a timer in C stands behind
-    it for native code that hangs while holding it.
-    """
+    """End this process when a micro-batch hangs or swells; its claim says which."""
     if held is None:
         yield
         return
-    done = threading.Event()
-    until = time.monotonic() + seconds
-
-    def watch() -> None:
-        while not done.wait(CHECK_S):
-            if time.monotonic() > until:
-                log.error(
-                    "a micro-batch passed its deadline of %.1f s; ending the process", seconds
-                )
-                _give_up(held, "timeout")
-            if memory_mb is not None and _rss_mb() > memory_mb:
-                log.error("a micro-batch passed %d MB of memory; ending the process", memory_mb)
-                _give_up(held, "memory")
-
-    thread = threading.Thread(target=watch, name="emer-watchdog", daemon=True)
-    thread.start()
-    with _TIMER.running(until):
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
+    with _WATCHDOG.watching(_Watch(time.monotonic() + seconds, seconds, memory_mb, held)):
+        yield
 
 
-class _Timer:
-    """The timer in C, of which a process has one: it ends with the last of what runs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watch:
+    """A micro-batch under way."""
+
+    until: float
+    """By `time.monotonic`."""
+    seconds: float
+    memory_mb: int | None
+    held: claims.Claim
+
+
+class _Watchdog:
+    """A thread that looks at every micro-batch of its process, started with the first of them.
+
+    It needs the interpreter's lock, so a timer in C, of which a process has one, stands behind it
+    for native code that hangs while holding it. Setting that starts a thread, so it is set some
+    seconds late and again only when that is not late enough.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ends: list[float] = []
+        self._watches: list[_Watch] = []
+        self._thread: threading.Thread | None = None
+        self._armed = 0.0
+        """When the timer goes off, by `time.monotonic`; 0 = it is not set."""
 
     @contextmanager
-    def running(self, until: float) -> Iterator[None]:
-        self._set(self._ends.append, until)
+    def watching(self, watch: _Watch) -> Iterator[None]:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="emer-watchdog", daemon=True)
+                self._thread.start()
+            self._watches.append(watch)
+            if watch.until + NATIVE_GRACE_S > self._armed:
+                self._arm(watch.until + NATIVE_GRACE_S + TIMER_SLACK_S)
         try:
             yield
         finally:
-            self._set(self._ends.remove, until)
+            with self._lock:
+                self._watches.remove(watch)
 
-    def _set(self, change: Callable[[float], None], until: float) -> None:
-        with self._lock:
-            change(until)
-            if not self._ends:
-                faulthandler.cancel_dump_traceback_later()
-                return
-            left = max(self._ends) - time.monotonic() + NATIVE_GRACE_S
-            faulthandler.dump_traceback_later(max(left, CHECK_S), exit=True)
+    def _run(self) -> None:
+        while True:
+            time.sleep(CHECK_S)
+            with self._lock:
+                watches = list(self._watches)
+                if not watches and self._armed:
+                    faulthandler.cancel_dump_traceback_later()
+                    self._armed = 0.0
+            for watch in watches:
+                _look_at(watch)
+
+    def _arm(self, when: float) -> None:
+        self._armed = when
+        faulthandler.dump_traceback_later(max(when - time.monotonic(), CHECK_S), exit=True)
 
 
-_TIMER: Final = _Timer()
+_WATCHDOG: Final = _Watchdog()
+
+
+def _look_at(watch: _Watch) -> None:
+    if time.monotonic() > watch.until:
+        log.error("a micro-batch passed its deadline of %.1f s; ending the process", watch.seconds)
+        _give_up(watch.held, "timeout")
+    if watch.memory_mb is not None and _rss_mb() > watch.memory_mb:
+        log.error("a micro-batch passed %d MB of memory; ending the process", watch.memory_mb)
+        _give_up(watch.held, "memory")
 
 
 def _give_up(held: claims.Claim, kind: FailureKind) -> None:

@@ -523,7 +523,7 @@ def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -
     return replace(pool, shards=want.shards or SHARDS.get(backend, 1))
 
 
-SHARDS: Mapping[str, int] = {"transformers": 2, "vllm": 8}
+SHARDS: Mapping[str, int] = {"fake": 2, "transformers": 2, "vllm": 8}
 """Shards that an actor works on side by side, by backend. Two: the inputs of one are prepared while
 the model answers the other; more: an engine's batches are full."""
 

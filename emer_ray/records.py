@@ -39,6 +39,11 @@ AUDIO_HZ = 16_000
 """Rate of every decoded sound in the project."""
 
 
+def flat(record: Any) -> dict[str, Any]:
+    """Give a record of plain values as a row; `dataclasses.asdict` copies each of them."""
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
 def is_gated(licence_tag: str | None) -> bool:
     """Tell whether a licence is gated or unknown, so that a clip's media may not leave unasked."""
     tag = (licence_tag or "").strip().lower()

@@ -27,10 +27,12 @@ import ray
 import ray._private.state
 import ray.util.metrics
 from ray.data import ActorPoolStrategy, DataContext
+from ray.data._internal.execution import streaming_executor_state
 from ray.data.read_api import from_blocks
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emer_ray import containment, cost, meter, telemetry
+from emer_ray.containment import HEAVY
 from emer_ray.errors import EmerError
 from emer_ray.pipeline import Chain, Pool
 
@@ -39,6 +41,12 @@ log = logging.getLogger(__name__)
 LOCAL_CPUS = 4
 """Logical CPUs of a local Ray at least; one with more cores gets two more than it has, because
 light pools and Ray's own tasks count as CPUs but hardly use one."""
+
+
+TICK_S = 0.05
+"""Seconds that Ray Data's scheduling loop sleeps at most while nothing ends. It hands out work when
+it wakes: its default of 0.1 leaves actors of quick shards without any, 0.02 costs a third of a
+core (benchmarks/README.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +114,15 @@ def data_context() -> dict[str, Any]:
         if not hasattr(context, name):
             raise AttributeError(f"Ray {ray.__version__} has no DataContext.{name}")
         setattr(context, name, value)
+    if not hasattr(streaming_executor_state, "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"):
+        raise AttributeError(f"Ray {ray.__version__} waits for tasks in another way")
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = TICK_S
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     for name in ("exceptions", "_internal.execution.streaming_executor_state"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)  # what they say is raised
-    return {**knobs, "preserve_order": False}
+    return {**knobs, "tick_s": TICK_S, "preserve_order": False}
 
 
 def run(
@@ -218,28 +229,51 @@ _TRAIL = b"emer_trail"
 
 
 def packed(shard: int, table: pa.Table, trail: bytes = b"") -> pa.Table:
-    """Make the block that travels: one row of a shard's number and its table, as Arrow IPC.
+    """Make the block that travels: one row of a shard's number, its table and its heavy columns.
 
-    Ray serialises a table column by column in Python, some 2 to 5 ms for a nested one; IPC takes
-    well under one, and the heavy columns are copied once (benchmarks/README.md).
+    Ray serialises a table column by column in Python, some 2 to 5 ms for a nested one; Arrow IPC
+    takes well under one. Heavy columns lie beside it as they are, so that the only copy of them is
+    the one into the object store (benchmarks/README.md).
     """
+    block = {"shard": pa.array([shard], pa.int32())}
+    for name in HEAVY:
+        place = table.schema.get_field_index(name)
+        if place < 0 or table[name].null_count == table.num_rows:
+            block[name] = pa.nulls(1, pa.large_list(pa.large_binary()))
+            continue
+        ends = pa.array([0, table.num_rows], pa.int64())
+        block[name] = pa.LargeListArray.from_arrays(ends, _whole(table[name]))
+        nothing = pa.nulls(table.num_rows, pa.large_binary())
+        table = table.set_column(place, table.schema.field(name), nothing)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.with_metadata({_TRAIL: trail})) as writer:
         writer.write_table(table)
     content = sink.getvalue()
     ends = pa.array([0, content.size], pa.int64()).buffers()[1]
-    whole = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, content])
-    return pa.table({"shard": pa.array([shard], pa.int32()), "table": whole})
+    block["table"] = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, content])
+    return pa.table(block)
 
 
 def unpacked(block: pa.Table) -> tuple[int, pa.Table, bytes]:
     """Give the shard's number, its table, which looks into the block without a copy, its trail."""
-    [(whole,)] = ([chunk for chunk in block["table"].chunks if len(chunk)],)
-    start, end = np.frombuffer(whole.buffers()[1], np.int64)[whole.offset : whole.offset + 2]
-    content = whole.buffers()[2].slice(int(start), int(end - start))
+    one = _whole(block["table"])
+    start, end = np.frombuffer(one.buffers()[1], np.int64)[one.offset : one.offset + 2]
+    content = one.buffers()[2].slice(int(start), int(end - start))
     table = pa.ipc.open_stream(content).read_all()
     trail = table.schema.metadata[_TRAIL]
-    return block["shard"][0].as_py(), table.replace_schema_metadata(None), trail
+    table = table.replace_schema_metadata(None)
+    for name in HEAVY:
+        values = _whole(block[name])
+        if values.null_count == 0:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), values.flatten())
+    return block["shard"][0].as_py(), table, trail
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """Give a column as one array; `combine_chunks` would copy a single one."""
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    return chunks[0] if len(chunks) == 1 else column.combine_chunks()
 
 
 class _Worker:

@@ -41,6 +41,7 @@ from emer_ray.records import (
     Reply,
     Request,
     Tensor,
+    flat,
 )
 from emer_ray.store import drain, embeddings, parts
 
@@ -416,7 +417,7 @@ class Reason:
         Who has nothing to say leaves no answer, as a step that was not asked.
         """
         given = [
-            asdict(
+            flat(
                 Answer(
                     step=self._question.step,
                     sample=request.sample,
@@ -538,36 +539,36 @@ class Write:
         self._guard = guard
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        table = through(
-            table, stage="write", to=schema.PARSED, work=self._storable, guard=self._guard
-        )
-        receipts = []
-        for shard in dict.fromkeys(table["shard"].to_pylist()):
-            rows = table.filter(pc.equal(table["shard"], shard)).to_pylist()
-            if len(rows) != rows[0]["shard_clips"]:
-                raise AssertionError(
-                    f"shard {shard}: {len(rows)} of {rows[0]['shard_clips']} clips reached the "
-                    f"writer; raise output.block_mb or lower output.shard_clips"
-                )
-            ok = [self._explanation(row) for row in rows if row["kind"] is None]
-            failed = [self._failure(row) for row in rows if row["kind"] is not None]
-            with meter.working("write"):
-                receipts += parts.write(
-                    self._run,
-                    shard,
-                    self._provenance["fingerprint"],
-                    schema.table(ok, schema.EXPLANATIONS),
-                    schema.table(failed, schema.FAILURES),
-                )
-        return schema.table([asdict(receipt) for receipt in receipts], schema.INDEX)
+        if not len(table):  # drained
+            return schema.INDEX.empty_table()
+        shard, size = table["shard"][0].as_py(), table["shard_clips"][0].as_py()
+        if len(table) != size:
+            raise AssertionError(
+                f"shard {shard}: {len(table)} of {size} clips reached the writer; raise "
+                f"output.block_mb or lower output.shard_clips"
+            )
+        explanations: list[pa.Table] = []
 
-    def _storable(self, rows: list[Row]) -> list[Row | ClipError]:
-        """Try what storing will do: a row that cannot be stored fails, and its neighbours do not.
+        def work(rows: list[Row]) -> list[Row | ClipError]:
+            """Do what storing does: a row that cannot be stored fails, its neighbours do not.
 
-        The put comes after, outside of this boundary: storage that fails is no clip's fault.
-        """
-        schema.table(map(self._explanation, rows), schema.EXPLANATIONS)
-        return [{} for _ in rows]
+            The put comes after, outside of this boundary: storage that fails is no clip's fault.
+            """
+            ok = schema.table(map(self._explanation, rows), schema.EXPLANATIONS)
+            explanations.append(ok)
+            return [{} for _ in rows]
+
+        table = through(table, stage="write", to=schema.PARSED, work=work, guard=self._guard)
+        failed = table.filter(pc.is_valid(table["kind"])).to_pylist()
+        with meter.working("write"):
+            receipts = parts.write(
+                self._run,
+                shard,
+                self._provenance["fingerprint"],
+                pa.concat_tables([schema.EXPLANATIONS.empty_table(), *explanations]),
+                schema.table(map(self._failure, failed), schema.FAILURES),
+            )
+        return schema.table([flat(receipt) for receipt in receipts], schema.INDEX)
 
     def _explanation(self, row: Row) -> Row:
         own = {"provenance": self._provenance, "usd": _usd(row)}
@@ -666,7 +667,7 @@ def _decoded_row(decoded: DecodedClip) -> Row:
         "frame_shape": None if decoded.frames is None else list(decoded.frames.shape),
         "frame_times_s": list(decoded.frame_times_s),
         "pcm": decoded.pcm,
-        "media": asdict(decoded.media),
+        "media": flat(decoded.media),
     }
 
 
@@ -682,7 +683,7 @@ def _decoded_clip(row: Row) -> DecodedClip:
 
 def _clues_row(clues: Clues) -> Row:
     return {
-        "measures": [asdict(measure) for measure in clues.measures],
+        "measures": [flat(measure) for measure in clues.measures],
         "n_faces": clues.n_faces,
         "main_face": clues.main_face,
         "subtitle": clues.subtitle,

@@ -68,7 +68,7 @@ def pipeline(
     """Measure the ratio at 20 and at 5 ms per row; `clips` is the number of rows of each run."""
     runner.connect()
     measured = {}
-    for name, model_s, count in (("ratio", 0.020, 1500), ("ratio_5ms", 0.005, 6000)):
+    for name, model_s, count in (("ratio", 0.020, 6000), ("ratio_5ms", 0.005, 20_000)):
         measured[name] = _measure(clips or count, model_s, seed)
         say(f"{name}: {measured[name]}")
     return {

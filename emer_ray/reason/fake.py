@@ -7,6 +7,7 @@ For tests and capacity planning. `latency_s` sleeps per clip, as one actor on on
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,12 +47,14 @@ class FakeReasoner:
 
     def __init__(self, options: FakeOptions) -> None:
         self._options = options
+        self._device = threading.Lock()
 
     def explain(self, requests: Sequence[Request]) -> list[Reply | ClipError]:
         """Answer every request as the clip's script says; `ok` where it says nothing."""
-        if self._options.trace is not None:
-            _trace(self._options.trace, requests)
-        time.sleep(self._options.latency_s * len(requests))
+        with self._device:
+            if self._options.trace is not None:
+                _trace(self._options.trace, requests)
+            time.sleep(self._options.latency_s * len(requests))
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply | ClipError:

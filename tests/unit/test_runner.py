@@ -25,9 +25,23 @@ def test_a_block_gives_back_its_shard_without_copying_it() -> None:
     shard, found, _ = runner.unpacked(block)
     assert (shard, found.schema) == (7, table.schema)
     assert found.equals(table)
-    whole = block["table"].chunk(0).buffers()[2]
-    frames = found["frames"].chunk(0).buffers()[2]
-    assert whole.address <= frames.address < whole.address + whole.size
+    given, taken = (each["frames"].chunk(0).buffers()[2].address for each in (table, found))
+    assert given == taken
+    content, words = block["table"].chunk(0).buffers()[2], found["clip_id"].chunk(0).buffers()[-1]
+    assert content.address <= words.address < content.address + content.size
+
+
+def test_heavy_columns_that_hold_nothing_or_are_not_there_stay_so() -> None:
+    empty = _table(3).set_column(
+        _table(3).schema.get_field_index("frames"),
+        schema.DECODED.field("frames"),
+        pa.nulls(3, pa.large_binary()),
+    )
+    assert runner.unpacked(runner.packed(7, empty))[1].equals(empty)
+    light = _table(3).drop_columns(["frames", "pcm"])
+    assert runner.unpacked(runner.packed(7, light))[1].equals(light)
+    some = pa.concat_tables([_table(2), empty.slice(0, 1)])  # chunks, and a value that is null
+    assert runner.unpacked(runner.packed(7, some))[1].equals(some)
 
 
 def test_a_shard_without_rows_and_a_block_among_others_keep_their_number() -> None:
