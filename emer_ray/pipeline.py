@@ -504,7 +504,7 @@ def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -
     backend = model.backend if model else ""
     if want.shards and backend not in SHARDS:
         raise ConfigError(
-            f"pools.{members[0].name}.shards: only models of the backends {' and '.join(SHARDS)} "
+            f"pools.{members[0].name}.shards: only models of the backends {', '.join(SHARDS)} "
             f"work on several shards side by side; leave it out"
         )
     if model and backend == "vllm" and want.gpus and want.gpus >= 1:

@@ -84,7 +84,7 @@ def test_steps_of_one_engine_share_it_and_its_actors_take_shards_side_by_side(
     with pytest.raises(ConfigError, match=r"labels\.gpus = 1, .* tensor_parallel_size = 2"):
         staffed(engines(tight, pools={"labels": {"gpus": 1}}), 16, 4)
     with pytest.raises(ConfigError, match=r"explain\.shards: only models of the backends"):
-        staffed(fake(pools={"explain": {"shards": 2}}), 16, 0)
+        staffed(embedded(pools={"explain": {"shards": 2}}), 16, 0)
 
 
 def test_answers_of_an_engine_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
