@@ -283,6 +283,23 @@ def status(run: str, as_json: bool) -> None:
     )
     for kind, count in sorted(found["kinds"].items(), key=lambda item: -item[1]):
         click.echo(f"  {count:6d} failed in {kind.replace(':', ' as ')}")
+    for line in _cost_lines(found["cost"], found["pools"]):
+        click.echo(line)
+
+
+def _cost_lines(cost: Mapping[str, Any] | None, pools: Mapping[str, Any]) -> list[str]:
+    from emer_ray.cost import shown
+
+    if cost is None:
+        return []
+    lines = [f"{cost['clips']} clips cost, in brackets per 1,000 clips:"]
+    lines += [f"  {amount:.3g} {unit} ({each:.3g})" for unit, amount, each in shown(cost)]
+    for name, pool in pools.items():
+        busy, rate = pool["busy_share"], pool["clips_per_s_per_actor"]
+        share = "" if busy is None else f", busy {busy:.0%} of the steady state"
+        speed = f", {rate:.3g} clips/s each" if rate else ""
+        lines.append(f"  {name}: {pool['actors']} actors{share}{speed}")
+    return lines
 
 
 def _driver_line(found: Mapping[str, Any]) -> str:

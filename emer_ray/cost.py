@@ -33,6 +33,18 @@ SUMMED: Final = (
 """What starts of a run add up to."""
 
 
+SHOWN: Final = (
+    ("GPU hours", "gpu_s", 3600),
+    ("CPU hours", "cpu_s", 3600),
+    ("million tokens in", "tokens_in", 1e6),
+    ("million tokens out", "tokens_out", 1e6),
+    ("GB read", "bytes_read", 1e9),
+    ("GB written", "bytes_written", 1e9),
+    ("USD for answers", "usd", 1),
+)
+"""What of a record people are shown: in which unit, and what of the record that divides."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One process of a pool, as its entries name it."""
@@ -324,6 +336,16 @@ def total(starts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
             for key in mine:
                 mine[key] = round(mine[key] + pool[key], 3)
     return {"starts": len(costs), **found, "pools": pools, **per_clips(found)}
+
+
+def shown(record: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Give what is known of a record for people: unit, amount, amount per thousand clips."""
+    each = record["per_1000_clips"]
+    return [
+        (unit, record[key] / scale, each[key] / scale)
+        for unit, key, scale in SHOWN
+        if record[key] and each[key] is not None
+    ]
 
 
 def _rounded(value: float | None) -> float | None:

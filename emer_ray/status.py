@@ -15,7 +15,8 @@ def status(run: str) -> dict[str, Any]:
     `state` is running, stalled (a driver is at work, and nothing was stored for longer than
     `budget.stall_s`), died (a driver left its lease behind), stopped (clips are left, and nobody is
     at work), or finished. `idle_s` is the age of the newest part; `clips_per_s` is since this
-    start. Null = not known.
+    start. `cost` is of all starts and `pools` of the last that has one, as of the newest snapshot.
+    Null = not known.
     """
     journal = record.require(run)
     placed = index.load_manifest(run)
@@ -31,6 +32,7 @@ def status(run: str) -> dict[str, Any]:
     left = counts["clips"] - done
     newest_s = max((part.modified_s for part in live), default=None)
     start = journal["starts"][-1] if journal["starts"] else {}
+    pools = [start["cost"]["pools"] for start in journal["starts"] if "cost" in start]
     since_s = _since(start.get("at"), newest_s if holder is None else now)
     rate = max(0, done - start.get("skipped", 0)) / since_s if since_s else None
     quiet_s = min(now - (newest_s or 0.0), _since(start.get("at"), now) or now)
@@ -56,6 +58,8 @@ def status(run: str) -> dict[str, Any]:
         "at_work": watch.in_progress(run) if holder is not None and left else [],
         "fingerprint": journal["fingerprint"],
         "recipe": journal["config"]["recipe"],
+        "cost": journal.get("cost"),
+        "pools": pools[-1] if pools else {},
         "starts": len(journal["starts"]),
         "last_start": start.get("at"),
     }

@@ -66,6 +66,7 @@ def report(run: str, options: Options | None = None) -> dict[str, Any]:
         "run": found,
         "what": sections.what_was_run(found, _provenance(made)),
         "outcome": sections.outcome(found),
+        "spent": sections.spent(found),
         "labels": sections.labels(found),
         "metrics": sections.metrics(found),
         "audit": None if audited is None or audit is None else sections.audit(audited, audit),

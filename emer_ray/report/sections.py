@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from emer_ray import cost
 from emer_ray.errors import FAILURE_KINDS
 from emer_ray.metrics.lexicon import THEORIES
 from emer_ray.records import is_gated
@@ -17,6 +18,7 @@ from emer_ray.report import gather, plots
 
 Facts = list[tuple[str, str]]
 
+POOL_COST: Final = ("actors", "gpus", "busy_s", "idle_s", "busy_share", "clips_per_s_per_actor")
 MOST_WORDS: Final = 20
 MOST_PAIRED: Final = 10
 MOST_GROUPS: Final = 12
@@ -116,6 +118,19 @@ def outcome(run: gather.Run) -> dict[str, Any]:
         "usd_per_1000": None
         if record.get("usd") is None or not ok.height
         else 1000 * record["usd"] / ok.height,
+    }
+
+
+def spent(run: gather.Run) -> dict[str, Any] | None:
+    """Copy what the run cost, in all and per thousand clips, and how busy its pools were."""
+    found = run.record.get("cost")
+    if found is None:
+        return None
+    pools = [start["cost"]["pools"] for start in run.record["starts"] if "cost" in start]
+    return {
+        "clips": found["clips"],
+        "sums": cost.shown(found),
+        "pools": [(name, *(pool[key] for key in POOL_COST)) for name, pool in pools[-1].items()],
     }
 
 

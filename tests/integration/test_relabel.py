@@ -90,6 +90,29 @@ def test_ray_and_the_serial_twin_give_equal_tables(
     assert ours["clip-007"]["media"]["decoded_s"] == pytest.approx(0.5, abs=0.1)
     assert ours["clip-000"]["subtitle"] == "line 0"
     assert not list((tmp_path / "ray").rglob("claims/**/*.json"))
+    _cost_is_that_of_ten_clips(tmp_path / "ray", synthetic)
+
+
+def _cost_is_that_of_ten_clips(run: Path, synthetic: Path) -> None:
+    journal = record.require(str(run))
+    cost = journal["starts"][-1]["cost"]
+    assert (cost["clips"], journal["cost"]["starts"]) == (10, 1)
+    assert cost["bytes_written"] == sum(part.stat().st_size for part in run.glob("*/*-*.parquet"))
+    assert cost["bytes_read"] > sum(path.stat().st_size for path in synthetic.glob("c[0-2].mp4"))
+    assert cost["tokens_out"] > 0
+    pools = cost["pools"]
+    assert {name: pool["clips"] for name, pool in pools.items()} == dict.fromkeys(
+        ("decode", "reason.main", "write"), 10
+    )
+    assert {step for pool in pools.values() for step in pool["steps"]} == {
+        *("decode", "encode", "explain", "parse", "write")
+    }
+    for pool in pools.values():
+        assert 0 < pool["busy_s"] <= sum(pool["steps"].values()) + 0.01
+        assert pool["idle_s"] > 0
+    alive_s = sum(pool["cpus"] * (pool["busy_s"] + pool["idle_s"]) for pool in pools.values())
+    assert cost["cpu_s"] == pytest.approx(alive_s, abs=0.01)
+    assert cost["gpu_s"] == 0
 
 
 @pytest.mark.s3
@@ -111,11 +134,14 @@ def test_a_run_on_s3_resumes_grows_and_retries(
     put(6)
     first = relabel(fake(uri, run))
     assert (first["clips"], first["ok"], first["skipped"]) == (6, 6, 0)
+    fetched = sum(len(storage.read(storage.join(bucket, "media", f"c{k}.mp4"))) for k in range(6))
+    assert record.require(run)["cost"]["bytes_read"] == fetched
     before = rows.stored(run)
     again = relabel(fake(uri, run))
     assert (again["ok"], again["skipped"]) == (6, 6)
     assert len(record.require(run)["starts"]) == 2
     assert record.require(run)["starts"][1]["shards"] == 0
+    assert record.require(run)["cost"]["starts"] == 1
 
     put(9)
     grown = relabel(fake(uri, run))

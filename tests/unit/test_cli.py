@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from emer_ray import cli
+from emer_ray import cli, cost
 from emer_ray.store import claims, index, lease, record
 from tests.unit.test_store import FINGERPRINT, manifest, write
 
@@ -53,6 +53,29 @@ def test_status_counts_by_kind(run: str) -> None:
     assert "1 failed in decode as corrupt" in out
     _, out, _ = emer("status", run, "--json")
     assert json.loads(out)["kinds"] == {"decode:corrupt": 1}
+
+
+def test_status_says_what_the_run_cost_so_far(run: str) -> None:
+    assert json.loads(emer("status", run, "--json")[1])["cost"] is None
+    account = cost.Account({"decode": (2.0, 0.0), "reason.main": (1.0, 1.0)}, clips=3)
+    counts = {"tokens": {"out": 3000.0}, "usd": {"answers": 0.6}}
+    entry = {"pool": "reason.main", "actor": "a", "born": 0.0, "started": 0.0, "ended": 30.0}
+    entry |= {"cpu": 1.0, "spans": [[0.0, 30.0]], "counts": counts}
+    account.add([entry], clips=3, now_s=30.0)
+    journal = record.require(run)
+    journal["starts"][-1]["cost"] = account.record(36.0, now_s=36.0)
+    record.save(run, journal | {"cost": cost.total(journal["starts"])})
+    code, out, _ = emer("status", run)
+    assert code == 0
+    assert "3 clips cost, in brackets per 1,000 clips:" in out
+    assert "  0.01 GPU hours (3.33)\n" in out
+    assert "  0.003 million tokens out (1)\n" in out
+    assert "  0.6 USD for answers (200)\n" in out
+    assert "tokens in" not in out  # nobody said
+    assert "  reason.main: 1 actors, 0.1 clips/s each\n" in out
+    found = json.loads(emer("status", run, "--json")[1])
+    assert found["cost"]["gpu_s"] == 36.0
+    assert found["pools"]["reason.main"]["busy_s"] == 30.0
 
 
 def test_status_tells_a_live_a_dead_and_a_silent_driver(run: str) -> None:

@@ -165,3 +165,26 @@ def test_stretches_of_time_are_said_the_way_people_say_them() -> None:
         "1 min 1 s",
         "2 h 1 min",
     ]
+
+
+def test_cost_is_copied_from_the_record() -> None:
+    assert sections.spent(run_of(many())) is None
+    pool = {"actors": 2, "cpus": 1.0, "gpus": 1.0, "busy_s": 60.0, "idle_s": 12.0}
+    pool |= {"busy_share": None, "clips_per_s_per_actor": 0.5}
+    sums = dict.fromkeys(("cpu_s", "tokens_in", "bytes_read", "bytes_written", "usd"))
+    whole = {"clips": 30, "gpu_s": 72.0, "tokens_out": 3_000_000, **sums}
+    whole |= {"per_1000_clips": {"gpu_s": 2400.0, "tokens_out": 1e8, **sums}}
+    run = run_of(many())
+    run = gather.Run(
+        uri=run.uri,
+        record={"cost": whole, "starts": [{}, {"cost": {"pools": {"reason.main": pool}}}, {}]},
+        clips=run.clips,
+        answers=run.answers,
+    )
+    found = sections.spent(run)
+    assert found is not None
+    assert found["sums"] == [
+        ("GPU hours", 0.02, pytest.approx(2 / 3)),
+        ("million tokens out", 3.0, 100.0),
+    ]
+    assert found["pools"] == [("reason.main", 2, 1.0, 60.0, 12.0, None, 0.5)]
