@@ -41,15 +41,20 @@ def options(
     columns: Sequence[str] = (),
     by: str | None = None,
     classes: str | None = None,
+    valence_range: tuple[float, float] | None = None,
     **plain: Any,
 ) -> Options:
     """Options out of what a command line gives: paths, `OURS=THEIRS` pairs and comma lists."""
+    if valence_range is not None and not valence_range[0] < valence_range[1]:
+        low, high = valence_range
+        raise ConfigError(f"--valence-range {low} {high}: give the lower end first")
     return Options(
         wheels=lexicon.load(wheels, year) if wheels else lexicon.default(),
         groups=sets.read_groups(storage.read(groups)) if groups else None,
         columns=pairs(columns),
         by=_listed(by),
         classes=_listed(classes),
+        valence_range=valence_range,
         **plain,
     )
 

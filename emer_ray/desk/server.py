@@ -188,11 +188,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks; a wrong token and a wrong path look the same."""
     try:
-        given = request.match_info.get("token", "")
+        given = request.match_info.get("token", "").encode(errors="replace")
         desk = request.app[DESK]
-        who = next(
-            (name for key, name in desk.tokens.items() if hmac.compare_digest(key, given)), None
-        )
+        keys = ((key.encode(), name) for key, name in desk.tokens.items())
+        who = next((name for key, name in keys if hmac.compare_digest(key, given)), None)
         if who is None:
             raise web.HTTPNotFound(text="not found")
         request[WHO] = who
@@ -448,9 +447,10 @@ def _span(asked: str | None, size: int) -> tuple[int, int]:
     first, last = match.groups() if match else ("", "")
     if not first and not last:
         raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes */{size}")
-    if not first:
-        return max(0, size - int(last)), size
-    start, end = int(first), min(int(last) + 1 if last else size, size)
+    if first:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+    else:
+        start, end = max(0, size - int(last)), size
     if start >= end:
         raise web.HTTPRequestRangeNotSatisfiable(text=f"bytes */{size}")
     return start, end

@@ -86,7 +86,8 @@ class Answers:
         rows: dict[str, dict[str, Any]] = {}
         for part in parts:
             try:
-                for line in storage.read(part).decode().splitlines():
+                # Lines of bytes: those of a string also end at U+2028, which JSON may hold.
+                for line in storage.read(part).splitlines():
                     row = json.loads(line)
                     rows[row["key"]] = row
             except (ValueError, KeyError) as error:

@@ -145,9 +145,8 @@ def _open(uri: str, also: Sequence[str] = ()) -> pl.LazyFrame:
         case "csv":
             return _csv(uri)
         case "jsonl" | "ndjson":
-            return _rows(
-                uri, [_json(uri, line) for line in _text(uri).splitlines() if line.strip()]
-            )
+            lines = _text(uri).split("\n")  # splitlines would also cut at U+2028 inside a text
+            return _rows(uri, [_json(uri, line) for line in lines if line.strip()])
         case "json":
             return _json_rows(uri)
         case "npz":
@@ -210,6 +209,8 @@ def _csv(uri: str) -> pl.LazyFrame:
         raise ConfigError(f"{uri}: empty; a header line is needed") from None
     except csv.Error as error:
         raise ConfigError(f"{uri}: not a csv file ({error})") from None
+    if twice := [name for name in head if name and head.count(name) > 1]:
+        raise ConfigError(f"{uri}: two columns are called {twice[0]}; rename one of them")
     for number, row in enumerate(rows, start=2):
         if len(row) > len(head):
             raise ConfigError(

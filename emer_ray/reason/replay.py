@@ -178,7 +178,8 @@ def _read(uri: str) -> list[dict[str, Any]]:
             case "csv":
                 return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
             case "jsonl" | "ndjson":
-                return [json.loads(line) for line in data.decode().splitlines() if line.strip()]
+                # Lines of bytes: those of a string also end at U+2028, which JSON may hold.
+                return [json.loads(line) for line in data.splitlines() if line.strip()]
             case "json":
                 return _plain(json.loads(data))
             case "parquet":

@@ -261,7 +261,8 @@ def test_every_kind_of_table_reads_alike(tmp_path: Path, ending: str) -> None:
         case "json":
             path.write_text(json.dumps({"a": ["happy", "sad"], "b": []}))
         case "jsonl":
-            path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+            noted = [{**row, "note": "a\u2028b\x85c"} for row in rows]  # one line each, for JSON
+            path.write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in noted) + "\n\n")
         case "parquet":
             frame.write_parquet(path)
         case "npz":
@@ -289,6 +290,7 @@ def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     [
         ("", "header"),
         ("name,openset\na,[x],y\n", "row 2 has 3 cells"),
+        ("name,openset,openset\na,[x],[y]\n", "two columns are called openset"),
         ("label\nx\n", "no column names the clip"),
         ("name,mood\na,b\n", "nothing to compare"),
     ],
@@ -314,6 +316,12 @@ def test_columns_are_named_by_the_user(tmp_path: Path) -> None:
         evaluate(pred, gold, replace(OPTIONS, columns={"clip_id": "theirs"}))
     with pytest.raises(ConfigError, match="--columns"):
         options(columns=["openset"])
+
+
+def test_a_range_begins_with_its_lower_end() -> None:
+    assert options(valence_range=(-1.0, 1.0)).valence_range == (-1.0, 1.0)
+    with pytest.raises(ConfigError, match="give the lower end first"):
+        options(valence_range=(5.0, -5.0))
 
 
 def test_scores_and_metrics_are_written(tmp_path: Path, score: Callable[..., Evaluation]) -> None:

@@ -237,12 +237,13 @@ def test_many_parts_become_one_and_a_broken_part_is_named(tmp_path: Path) -> Non
     assert answers.said(question) is None
     for number in range(MOST_PARTS + 1):
         answers.keep([kept(f"k{number}", "1")])
-    answers.keep([kept(answers.key(question), "7")])
+    answers.keep([kept(answers.key(question), "7\u2028because\x85")])  # no ends of lines in JSON
     parts = tmp_path.rglob("*.jsonl")
     assert len(list(parts)) == MOST_PARTS + 2
-    assert Answers(str(tmp_path), {"model": "m"}, Manner()).said(question) == "7"
+    said = Answers(str(tmp_path), {"model": "m"}, Manner()).said(question)
+    assert said == "7\u2028because\x85"
     (part,) = tmp_path.rglob("*.jsonl")
-    assert Answers(str(tmp_path), {"model": "m"}, Manner()).said(question) == "7"
+    assert Answers(str(tmp_path), {"model": "m"}, Manner()).said(question) == said
     part.write_text("no json\n")
     with pytest.raises(ConfigError, match=rf"{part.name}.*delete it"):
         Answers(str(tmp_path), {"model": "m"}, Manner()).said(question)

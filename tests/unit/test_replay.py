@@ -63,14 +63,15 @@ def test_name2reason_is_read_from_json(tmp_path: Path) -> None:
 
 
 def test_rows_are_read_from_jsonl_and_parquet(tmp_path: Path) -> None:
-    rows = [{"clip_id": "a", "reason": "He smiles.", "openset": ["happy"], "valence": 2.5}]
+    said = "He\u2028smiles."  # ends a line for str.splitlines, not for JSON
+    rows = [{"clip_id": "a", "reason": said, "openset": ["happy"], "valence": 2.5}]
     lines, table = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
-    lines.write_text(json.dumps(rows[0]) + "\n")
+    lines.write_text(json.dumps(rows[0], ensure_ascii=False) + "\n")
     pq.write_table(pa.Table.from_pylist(rows), table)
     for path in (lines, table):
         found = read(path, "explanation")
         assert found.explanation is not None
-        assert (found.explanation.explanation, labels(found)) == ("He smiles.", ["happy"])
+        assert (found.explanation.explanation, labels(found)) == (said, ["happy"])
         assert read(path, "valence").value == 2.5
 
 
