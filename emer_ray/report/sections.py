@@ -84,6 +84,22 @@ def _start(start: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def foretold(starts: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """List what `emer plan` predicted, of the newest start that it spoke of: figure, predicted,
+    measured, error.
+    """
+    *_, plan = [{}, *(start["plan"] for start in starts if start.get("plan"))]
+    figures = {name: value for name, value in plan.items() if isinstance(value, Mapping)}
+    by_pool = figures.pop("pools", {})
+    figures |= {
+        f"{pool}: {name}": value for pool, its in by_pool.items() for name, value in its.items()
+    }
+    return [
+        (name, value["predicted"], value["measured"], value["error"])
+        for name, value in figures.items()
+    ]
+
+
 def outcome(run: gather.Run) -> dict[str, Any]:
     """Count how clips ended, and copy time, answers and cost."""
     clips, record = run.clips, run.record
@@ -112,6 +128,7 @@ def outcome(run: gather.Run) -> dict[str, Any]:
             ("shorter than declared", ok["short"].sum()),
         ],
         "answers": list(run.answers.iter_rows(named=True)),
+        "foretold": foretold(record["starts"]),
         "seconds": seconds,
         "clips_per_s": (clips.height - counts.get("pending", 0)) / seconds if seconds else None,
         "usd": record.get("usd"),

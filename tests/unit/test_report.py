@@ -1,5 +1,6 @@
 """The parts of the page: what is drawn, what is inert, what is linked to what."""
 
+import dataclasses
 from typing import Any
 
 import polars as pl
@@ -112,6 +113,19 @@ def test_plots_count_the_rows() -> None:
     assert dict(ekman.rows) == {"enjoyment": 33, "anger": 1, "sadness": 1}  # type: ignore[arg-type]
     sizes = found["spread"][0]
     assert dict(sizes.rows)["2"] == 32  # type: ignore[arg-type]
+
+
+def test_what_was_predicted_stands_beside_what_was_measured() -> None:
+    both = {"predicted": 2.0, "measured": 1.0, "error": 1.0}
+    plan = {"at": "today", "hours": both, "pools": {"encode": {"busy_share": both}}}
+    starts = [{"plan": plan, "seconds": 3600.0}, {"seconds": 0.1}]
+    run = dataclasses.replace(run_of(many()), record={"starts": starts})
+    assert sections.outcome(run)["foretold"] == [
+        ("hours", 2.0, 1.0, 1.0),
+        ("encode: busy_share", 2.0, 1.0, 1.0),
+    ]
+    bare = dataclasses.replace(run, record={"starts": starts[1:]})
+    assert sections.outcome(bare)["foretold"] == []
 
 
 def test_a_run_without_an_explanation_has_no_plots_of_labels() -> None:
