@@ -13,7 +13,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -28,6 +28,9 @@ from emer_ray.metrics.stats import Aggregate
 
 if TYPE_CHECKING:
     from emer_ray.judge.job import Judge, Progress  # would import Ray, which most uses do without
+
+MOST_CELLS: Final = 400
+"""Pairs of a gold label and a guess that `--json` lists; more are no table to read."""
 
 Partitions = Callable[[Callable[[int], "Scored"], Iterable[int]], Iterable["Scored"]]
 """How partitions are worked off: `map`, or something that does the same on a cluster."""
@@ -104,7 +107,10 @@ class Evaluation:
         """The JSON object of the command line."""
         metrics = {metric: _plain(row) for metric, row in self._overall().items()}
         judge = {} if self.judge is None else {"judge": dict(self.judge)}
-        return {**self.facts, **judge, "metrics": metrics}
+        confusion: dict[str, Any] = {}
+        if self.confusion is not None and self.confusion.height <= MOST_CELLS:
+            confusion = {"confusion": self.confusion.to_dicts()}
+        return {**self.facts, **judge, "metrics": metrics, **confusion}
 
     def table(self) -> str:
         """The aggregates over all clips for a person: one line a metric, facts on top."""

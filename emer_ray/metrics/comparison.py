@@ -336,6 +336,8 @@ def _with_groups(
     )
     if "label.gold" in frame.columns:
         frame = frame.with_columns(pl.col("label.gold").alias("label"))
+    elif "label" in {*options.by, *cluster}:
+        frame = frame.with_columns(gold.select(_word(options.classes)))
     seconds = _seconds(gold, pred)
     if seconds is not None:
         frame = frame.with_columns(stats.length_bin(seconds).alias("length"))

@@ -142,6 +142,7 @@ def test_every_column_has_its_metrics(score: Callable[..., Evaluation]) -> None:
     assert result.value("mer2023.multi") == pytest.approx(waf - 0.25 * mse)
     assert result.confusion is not None
     assert result.confusion["clips"].sum() == 3
+    assert result.summary()["confusion"][0].keys() == {"gold", "guess", "clips"}
     assert "wheel.m_avg" in result.table()
 
 
@@ -166,6 +167,14 @@ def test_breakdowns_by_any_column_of_the_reference(score: Callable[..., Evaluati
     }
     with pytest.raises(ConfigError, match="--by mood"):
         score(pred, gold, replace(OPTIONS, by=("mood",)))
+
+
+def test_texts_break_down_by_a_label_that_nobody_guessed(score: Callable[..., Evaluation]) -> None:
+    gold = {"name": ["a", "b"], "label": ["Happy", "sad"], "explanation": ["he smiles", "tears"]}
+    pred = {"name": ["a", "b"], "explanation": ["he smiles", "laughs"]}
+    result = score(pred, gold, replace(OPTIONS, by=("label",), cluster="label", resamples=0))
+    found = {r.group: r.value for r in result.metrics if (r.metric, r.by) == ("rouge_l", "label")}
+    assert found == {"happy": 1.0, "sad": 0.0}
 
 
 LABELS = ["happy", "Happy ", "sad", "angry", "worried", "zzzz", "surprised", "calm"]
