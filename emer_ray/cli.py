@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -1336,7 +1337,9 @@ def _progress() -> Callable[[Any], None]:
             return
         last = now
         line = progress.line()
-        click.echo(f"\r\033[K{line}" if terminal else line, err=True, nl=not terminal or done)
+        if terminal:  # a line that wraps could not be written over
+            line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}"
+        click.echo(line, err=True, nl=not terminal or done)
 
     return show
 

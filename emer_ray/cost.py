@@ -45,6 +45,9 @@ SHOWN: Final = (
 """What of a record people are shown: in which unit, and what of the record that divides."""
 
 
+_ENCODED: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One process of a pool, as its entries name it."""
@@ -69,7 +72,7 @@ def entry(worker: Worker, meter: Meter, *, started_s: float, ended_s: float, cpu
         ],
         "counts": meter.counts,
     }
-    return json.dumps(found, separators=(",", ":")).encode() + b"\n"
+    return _ENCODED(found).encode() + b"\n"
 
 
 def read(trail: bytes) -> list[dict[str, Any]]:
@@ -183,6 +186,7 @@ class Account:
         """When the marks were passed, and with how many clips."""
         self._last_s = 0.0
         self._looks: deque[tuple[float, dict[str, tuple[float, float]]]] = deque()
+        self._shares: dict[str, float] = {}
 
     def add(self, trail: Iterable[Mapping[str, Any]], clips: int, now_s: float) -> None:
         """Add what a shard of so many clips cost, as it arrives."""
@@ -196,33 +200,33 @@ class Account:
         while len(self._window) < len(STEADY) and self._clips >= self._marks[len(self._window)]:
             self._window.append((now_s, self._clips))
         if not self._looks or now_s - self._looks[-1][0] >= 1:
-            known = {name: (pool.busy_s, pool.known_s) for name, pool in self._pools.items()}
-            self._looks.append((now_s, known))
-            while self._looks[0][0] < now_s - RECENT_S and len(self._looks) > 1:
-                self._looks.popleft()
+            self._look(now_s)
+
+    def _look(self, now_s: float) -> None:
+        """Compare with what was known a while ago."""
+        known = {name: (pool.busy_s, pool.known_s) for name, pool in self._pools.items()}
+        then = self._looks[0][1] if self._looks else {}
+        for name, (busy_s, known_s) in known.items():
+            busy_before_s, known_before_s = then.get(name, (0.0, 0.0))
+            if known_s > known_before_s:
+                share = (busy_s - busy_before_s) / (known_s - known_before_s)
+                self._shares[name] = min(1.0, share)
+        self._looks.append((now_s, known))
+        while self._looks[0][0] < now_s - RECENT_S:
+            self._looks.popleft()
 
     @property
     def usd(self) -> float | None:
         """US dollars that answers cost; null where none has a price."""
         return self._total("usd", "answers")
 
-    def shares(self) -> dict[str, float]:
-        """Give the share of its time that each pool was busy of late."""
-        then = self._looks[0][1] if len(self._looks) > 1 else {}
-        found = {}
-        for name, pool in self._pools.items():
-            busy_s, known_s = then.get(name, (0.0, 0.0))
-            if pool.known_s > known_s:
-                found[name] = min(1.0, (pool.busy_s - busy_s) / (pool.known_s - known_s))
-        return found
-
     def gpu_shares(self) -> dict[str, float]:
-        """Give the same for pools on GPUs."""
-        return {name: share for name, share in self.shares().items() if self._pools[name].gpus}
+        """Give the share of its time that each pool on GPUs was busy of late."""
+        return {name: share for name, share in self._shares.items() if self._pools[name].gpus}
 
     def busiest(self) -> tuple[str, float] | None:
         """Name the pool that was busiest of late, and for what share of its time."""
-        return max(self.shares().items(), key=lambda item: item[1], default=None)
+        return max(self._shares.items(), key=lambda item: item[1], default=None)
 
     def _total(self, name: str, label: str) -> float | None:
         known = [n for pool in self._pools.values() if (n := pool.count(name, label)) is not None]

@@ -78,7 +78,7 @@ class Progress:
         done = self.ok + self.failed
         left = self.clips - done
         eta = f", about {_duration(left / rate)} left" if rate and left else ""
-        busiest = f"; {self.busiest[0]} {self.busiest[1]:.0%} busy" if self.busiest else ""
+        busiest = f"; {self.busiest[0]} busy {self.busiest[1] * 100:.0f} %" if self.busiest else ""
         usd = ""
         if self.usd is not None:
             usd = f"; {self.usd:.2f} USD"

@@ -180,5 +180,5 @@ def test_of_late_means_the_last_minute() -> None:
         account.add(entries, 1, second + 1.0)
         if second == 199:
             break
-    assert account.shares()["reason"] == pytest.approx(0.3, abs=0.01)
+    assert account.busiest() == ("reason", pytest.approx(0.3, abs=0.01))
     assert account.record(200.0, now_s=200.0)["pools"]["reason"]["busy_s"] == pytest.approx(120)
