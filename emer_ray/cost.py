@@ -352,6 +352,46 @@ def shown(record: Mapping[str, Any]) -> list[tuple[str, float, float]]:
     ]
 
 
+def beside(predicted: Mapping[str, Any], start: Mapping[str, Any], clips: int) -> dict[str, Any]:
+    """Put what was predicted beside what a start of so many clips measured, for `run.json`.
+
+    Figures that are not known stay null; `error` is predicted over measured, less one.
+    """
+    seconds = start.get("seconds")
+    cost = start.get("cost") or {}
+    measured = {
+        "clips": clips,
+        "clips_per_s": clips / seconds if seconds else None,
+        "hours": seconds / 3600 if seconds else None,
+        "usd": cost.get("usd"),
+    }
+    pools = {
+        name: {
+            key: _pair(pool.get(key), (cost.get("pools") or {}).get(name, {}).get(key))
+            for key in ("busy_s", "busy_share", "clips_per_s_per_actor")
+        }
+        for name, pool in predicted["pools"].items()
+    }
+    # money for machines is not measured: what the table says, for the hours that it took
+    if predicted["usd_per_hour"] is not None and measured["hours"] is not None:
+        measured["usd"] = (measured["usd"] or 0.0) + predicted["usd_per_hour"] * measured["hours"]
+    return {
+        "at": predicted["at"],
+        "bottleneck": predicted["bottleneck"],
+        **{name: _pair(predicted[name], value) for name, value in measured.items()},
+        "pools": pools,
+    }
+
+
+def _pair(predicted: float | None, measured: float | None) -> dict[str, float | None]:
+    known = predicted is not None and measured
+    return {
+        "predicted": predicted,
+        "measured": None if measured is None else float(f"{measured:.6g}"),
+        "error": round(predicted / measured - 1, 4) if known else None,  # type: ignore[operator]
+    }
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 

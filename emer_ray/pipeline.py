@@ -588,19 +588,26 @@ class Chain:
 
     def __init__(self, members: Sequence[Step]) -> None:
         models: dict[str, Any] = {}
-        self._stages = [
-            step.stage(**step.settings, **({"shared": models} if step.shares_model else {}))
+        self._stages = {
+            step.name: step.stage(
+                **step.settings, **({"shared": models} if step.shares_model else {})
+            )
             for step in members
-        ]
+        }
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        for stage in self._stages:
+        for stage in self._stages.values():
             table = stage(table)
         return table
 
+    @property
+    def stages(self) -> Mapping[str, stages.Stage]:
+        """The loaded stages by their steps, in the order in which they are called."""
+        return self._stages
+
     def close(self) -> None:
         """Release what the stages hold."""
-        for stage in self._stages:
+        for stage in self._stages.values():
             stage.close()
 
 
@@ -825,6 +832,18 @@ def _heaviest(config: RunConfig, flow: Sequence[Step]) -> tuple[float, list[str]
         if step.pool != after.pool:
             heaviest = max(heaviest, (sum(alive.values()), list(alive)))
     return heaviest
+
+
+def travelling_bytes(config: RunConfig, name: str) -> tuple[float, float]:
+    """Estimate what a clip sends to a model of transformers: as media, and as embeddings."""
+    embedded = checkpoint.embedding_bytes(
+        config.models[name],
+        _looked_at(recipe_of(config), name),
+        frames=config.media.frames,
+        frame_pixels=_frame_pixels(config.media),
+        audio_s=TYPICAL_S,
+    )
+    return sum(_media_bytes(config.media).values()), embedded
 
 
 TYPICAL_S = 20.0

@@ -45,6 +45,7 @@ WAVE_SHARDS = 65_536
 BASELINE_CLIPS = 32
 """Clips whose voices are read before the run, when it has at least `BASELINE_FROM`."""
 BASELINE_FROM = 20
+BASELINE_SHARD = 4
 
 _BASELINE_KEYS = ("baselines", "baseline_clips")
 
@@ -123,16 +124,18 @@ def relabel(
     """
     options = options or RelabelOptions()
     started = time.monotonic()
-    run = _required(config.output.run, "output.run")
-    _required(config.input.manifest, "input.manifest")
+    run = required(config.output.run, "output.run")
+    required(config.input.manifest, "input.manifest")
     fingerprint_parts = pipeline.fingerprint_parts(config)
-    _check_weights(config)
-    _check_keys(config)
+    check_weights(config)
+    check_keys(config)
     preflight(run)
     with lease.held(run, take_over=options.take_over):
         old = record.load(run) or {}
         accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
-        task = _task(config, options)
+        task = look(config, options)
+        if task.unsaved:
+            index.save_manifest(run, task.placed)
         journal = {
             **old,
             "emer_ray": __version__,
@@ -167,10 +170,12 @@ class Task:
     earlier: stages.Earlier
     done: Progress
     retrying: bool
+    unsaved: bool
+    """The manifest, or its shards, are not yet what the directory holds."""
 
 
-def _task(config: RunConfig, options: RelabelOptions) -> Task:
-    """Find what is left to do; clips get their shards, and the run's manifest is stored."""
+def look(config: RunConfig, options: RelabelOptions) -> Task:
+    """Find what is left to do; clips get their shards. Nothing is stored."""
     run = cast(str, config.output.run)
     earlier = _earlier(config)
     flow = pipeline.steps(config, pipeline.Start(run=run, earlier=earlier))
@@ -183,8 +188,6 @@ def _task(config: RunConfig, options: RelabelOptions) -> Task:
     placed = index.assign_shards(rows, before, clips_per_shard)
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
-    if before is None or not placed.equals(before):
-        index.save_manifest(run, placed)
     counts = index.counts(placed, outcomes)
     done = Progress(
         clips=counts["clips"],
@@ -203,6 +206,7 @@ def _task(config: RunConfig, options: RelabelOptions) -> Task:
         earlier=earlier,
         done=done,
         retrying=options.retry_failed is not None,
+        unsaved=before is None or not placed.equals(before),
     )
 
 
@@ -297,7 +301,11 @@ def _close(journal: dict[str, Any], task: Task, outcomes: pl.DataFrame, started:
     """Store what came of a start."""
     journal["counts"] = index.counts(task.placed, outcomes)
     journal["usd"] = _usd(outcomes)
-    journal["starts"][-1]["seconds"] = round(time.monotonic() - started, 3)
+    start = journal["starts"][-1]
+    start["seconds"] = round(time.monotonic() - started, 3)
+    done = journal["counts"]["ok"] + journal["counts"]["failed"] - task.done.skipped
+    if done and (predicted := record.plan(task.run, journal["fingerprint"])):
+        start["plan"] = cost.beside(predicted, start, done)
     record.save(task.run, journal)
 
 
@@ -396,13 +404,15 @@ def _reach(place: str, uris: Sequence[str]) -> None:
         raise refused
 
 
-def _required(value: str | None, key: str) -> str:
+def required(value: str | None, key: str) -> str:
+    """Give what the configuration says of a key; raises ConfigError where it says nothing."""
     if value is None:
         raise ConfigError(f"{key} is not set; write it into the configuration or add --set {key}=…")
     return value
 
 
-def _check_weights(config: RunConfig) -> None:
+def check_weights(config: RunConfig) -> None:
+    """Refuse a run whose embedded weights are not there."""
     if pipeline.needs_baselines(config) and not weights.locate("embedded"):
         raise ModelError(
             f"embedded weights: none in {weights.cache_dir()}; "
@@ -410,7 +420,7 @@ def _check_weights(config: RunConfig) -> None:
         )
 
 
-def _check_keys(config: RunConfig) -> None:
+def check_keys(config: RunConfig) -> None:
     """Refuse a run whose endpoints want a key that the environment does not hold."""
     for name in {step.model for step in pipeline.recipe_of(config).steps}:
         if config.models[name].backend == "openai":
@@ -555,7 +565,7 @@ def _voices(
     flow = pipeline.steps(config, apart)[:2]
     pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
     sample = listed.filter(pl.col("clip_id").is_in(drawn)).with_columns(
-        shards=pl.concat_list(pl.int_range(pl.len()).cast(pl.Int32) // 4)
+        shards=pl.concat_list(pl.int_range(pl.len()).cast(pl.Int32) // BASELINE_SHARD)
     )
     shards = sample["shards"].list.last().unique().to_list()
     tables = index.shard_tables(index.clips_of(sample, shards))

@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,20 +58,20 @@ class Cluster:
     gpus: float
     nodes: int
     local: bool
+    cores: float
+    """CPUs that can be busy at a time; a local Ray hands out more than there are."""
 
 
 def connect() -> Cluster:
     """Join the cluster of `RAY_ADDRESS` (set inside a Ray job), or start a local one."""
     address = os.environ.get("RAY_ADDRESS")
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if not ray.is_initialized():
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            cores = (
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            )
             # one line per actor that says nothing a user can act on goes with the level below
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(
@@ -82,8 +83,13 @@ def connect() -> Cluster:
             )
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    cpus = total.get("CPU", 0.0)
     return Cluster(
-        cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), nodes=nodes, local=not address
+        cpus=cpus,
+        gpus=total.get("GPU", 0.0),
+        nodes=nodes,
+        local=not address,
+        cores=cpus if address else min(cpus, cores),
     )
 
 
@@ -178,7 +184,7 @@ def run(
             memory=pool.memory_mb * 2**20 if pool.memory_mb else None,
         )  # Ray Data's pools restart actors and retry tasks for ever unless told otherwise (2.60)
     metrics = telemetry.Metrics(ray.util.metrics)
-    try:
+    with mistakes_said():
         batches = data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         stream = iter(batches)
         on_submitted()
@@ -190,6 +196,13 @@ def run(
                 metrics.gpu_busy(account.gpu_shares())
             if table.num_rows:  # none of a shard that was drained
                 yield table
+
+
+@contextmanager
+def mistakes_said() -> Iterator[None]:
+    """Raise what a worker has to say of the run as it said it there."""
+    try:
+        yield
     except ray.exceptions.RayTaskError as error:
         mine = error.cause
         if not isinstance(mine, EmerError):

@@ -190,7 +190,7 @@ class Decode:
         return unless_known(rows, self._earlier.media, MEDIA_FACTS, self._decode)
 
     def _decode(self, rows: list[Row]) -> list[Row | ClipError]:
-        decoded = self._decoder([_clip(row) for row in rows])
+        decoded = self._decoder([clip_of(row) for row in rows])
         return [item if isinstance(item, ClipError) else _decoded_row(item) for item in decoded]
 
     def close(self) -> None:
@@ -645,7 +645,8 @@ def _embedded_weights(model: ModelConfig) -> dict[str, Any]:
     return {"weights": weights.locate("embedded"), "missing": weights.missing("embedded")}
 
 
-def _clip(row: Row) -> Clip:
+def clip_of(row: Row) -> Clip:
+    """Read a row as the clip that it is."""
     crop = row["crop"]
     return Clip(
         clip_id=row["clip_id"],
@@ -673,7 +674,7 @@ def _decoded_row(decoded: DecodedClip) -> Row:
 
 def _decoded_clip(row: Row) -> DecodedClip:
     return DecodedClip(
-        clip=_clip(row),
+        clip=clip_of(row),
         frames=_frames(row),
         frame_times_s=tuple(row["frame_times_s"]),
         pcm=_pcm(row),

@@ -7,7 +7,6 @@ every film, so that what else runs on the machine hits all alike. The ratio is o
 process included, over that of the fastest bare library, film by film; higher is better.
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -21,6 +20,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from emer_ray.clock import family_cpu_s
 from emer_ray.config import MediaConfig
 from emer_ray.media import Decoder, decode_clip
 from emer_ray.records import AUDIO_HZ, Clip, DecodedClip
@@ -144,9 +144,9 @@ def _timed(
         for turn, film in enumerate(films):
             first = (number + turn) % len(names)  # nobody always comes after the same neighbour
             for name in names[first:] + names[:first]:
-                wall_s, cpu_s = time.perf_counter(), _cpu_s()
+                wall_s, cpu_s = time.perf_counter(), family_cpu_s()
                 methods[name](film)
-                spent = time.perf_counter() - wall_s, _cpu_s() - cpu_s
+                spent = time.perf_counter() - wall_s, family_cpu_s() - cpu_s
                 rounds[name][turn].append(spent)
 
     def medians_ms(which: int) -> dict[str, list[float]]:
@@ -156,18 +156,6 @@ def _timed(
         }
 
     return medians_ms(0), medians_ms(1)
-
-
-def _cpu_s() -> float:
-    """CPU seconds of this process and of its running children."""
-    family = [os.getpid(), *_children()]
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in family]
-    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
-
-
-def _children() -> list[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
 
 
 def _are_equal(outputs: Sequence[Sequence[Output]]) -> bool:

@@ -44,6 +44,18 @@ def save(run: str, record: Mapping[str, Any]) -> None:
     storage.write(storage.join(run, "run.json"), text.encode())
 
 
+def plan(run: str, fingerprint: str) -> dict[str, Any] | None:
+    """Read what `emer plan` predicted of this directory's configuration; None where it did not."""
+    uri = storage.join(run, "plan.json")
+    if not storage.exists(uri):
+        return None
+    try:
+        found: dict[str, Any] = json.loads(storage.read(uri))
+    except json.JSONDecodeError:
+        raise RunDirError(f"{uri}: not JSON; delete it, or run `emer plan` again") from None
+    return found if found.get("fingerprint") == fingerprint else None
+
+
 def refuse_foreign(
     run: str, record: Mapping[str, Any], parts: Mapping[str, Any], accepted: Sequence[str]
 ) -> list[str]:

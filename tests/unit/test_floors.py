@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "emer_ray"
 
 FLOORS: dict[str, tuple[str, ...]] = {
-    "words": ("errors", "schema", "records", "config", "storage", "inert", "meter"),
+    "words": ("errors", "schema", "records", "config", "storage", "inert", "meter", "clock"),
     "work": (
         *("manifest", "media", "perceive", "encode", "reason", "parse", "store", "weights"),
         *("weights_tfjs", "metrics", "recipes", "prompts", "demo_corpus", "corpora"),
@@ -20,11 +20,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("rounds", "release"),
     ),
     "wiring": ("containment", "stages", "pipeline", "cost", "telemetry"),
-    "running": ("runner", "watch", "judge"),
+    "running": ("runner", "watch", "judge", "trial"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
-        *("report", "desk"),
+        *("report", "desk", "plan"),
     ),
     "skin": ("cli",),
 }
@@ -47,6 +47,9 @@ OWN_FLOOR_ALLOWED = {
     ("metrics", "store"),  # a run directory is scored like any table of predictions
     ("reason", "store"),  # and its answers can be replayed
     ("judge", "runner"),
+    ("trial", "runner"),
+    ("plan", "relabel"),
+    ("bench", "plan"),
     ("demo", "relabel"),
     ("bench", "relabel"),
     ("demo", "show"),
@@ -59,13 +62,13 @@ OWN_FLOOR_ALLOWED = {
 """Imports between modules of one floor, each a decision."""
 
 LIBRARIES: dict[str, set[str]] = {
-    "ray": {"runner", "bench"},
+    "ray": {"runner", "trial", "bench"},
     "click": {"cli"},
-    "pydantic": {"config", "recipes", "checkpoint"},
+    "pydantic": {"config", "recipes", "checkpoint", "plan"},
     "boto3": {"storage", "bench"},
     "polars": {
         *("manifest", "store", "metrics", "relabel", "show", "evaluate", "leaderboard", "bench"),
-        *("export", "audit", "compare", "reparse", "report", "judge"),
+        *("export", "audit", "compare", "reparse", "report", "judge", "plan"),
     },
     "decord": {"media", "bench"},
     "av": {"media", "bench", "demo_corpus"},
