@@ -18,8 +18,13 @@ import numpy as np
 RAY: Final = "ray"
 """The station of Ray Data's own work: one loop in the driver, which every shard passes."""
 
-HOP_S: Final = 0.012
-"""CPU seconds that a shard costs the driver's loop per pool (benchmarks/README.md)."""
+HOP_S: Final = 0.007
+"""CPU seconds that a shard costs the driver per pool: 16 to 26 ms through three, whatever its
+size (benchmarks/README.md, 64 simulated GPUs)."""
+
+AT_HOME_CPUS: Final = 0.25
+"""CPUs that driver, raylet and the other daemons keep busy where they share them with the actors
+(benchmarks/README.md, plans)."""
 
 PLAYED_SHARDS: Final = 20_000
 """Of a larger run so many are played, and the rest at their pace."""

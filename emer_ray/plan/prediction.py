@@ -82,7 +82,7 @@ def hardware_of(
             cpus=cluster.cpus,
             gpus=cluster.gpus,
             nodes=cluster.nodes,
-            cores=cluster.cores,
+            cores=cluster.cores - forecast.AT_HOME_CPUS * cluster.local,
             usd_per_hour=usd_per_hour,
         )
     return of_machines(machines)

@@ -20,6 +20,7 @@ from emer_ray.plan.canary import Canary, PoolRates
 from emer_ray.plan.forecast import Rate, Shard, Station
 from emer_ray.plan.prediction import Hardware, Load, Prediction
 from emer_ray.records import Clip
+from emer_ray.runner import Cluster
 from emer_ray.store import index
 from tests import synth
 
@@ -157,6 +158,14 @@ def test_pools_are_staffed_for_machines_that_are_not_here() -> None:
     actors = {pool.name: pool.max_actors for pool in found.pools}
     assert actors["reason.main"] == 8
     assert found.work_s == pytest.approx(32_000 * 0.5 / 8, rel=0.02)
+
+
+def test_a_local_ray_leaves_its_actors_less_than_all_cores() -> None:
+    def cores(local: bool) -> float:
+        cluster = Cluster(cpus=4, gpus=0, nodes=1, local=local, cores=2)
+        return prediction.hardware_of(cluster, (), None).cores
+
+    assert (cores(local=True), cores(local=False)) == (2 - forecast.AT_HOME_CPUS, 2)
 
 
 def test_the_driver_is_the_limit_where_shards_are_too_small_for_the_pools() -> None:
