@@ -197,6 +197,7 @@ def intervals(
         {"what": name, "value": value, "low": low, "high": high}
         for name, value, low, high, _ in values
     ]
+    x = {"type": "quantitative", "title": None, "axis": {"tickCount": 5}}
     spec = {
         "data": {"values": data},
         "width": 420,
@@ -206,14 +207,11 @@ def intervals(
             {
                 "transform": [{"filter": "datum.low !== null && datum.high !== null"}],
                 "mark": {"type": "rule", "color": MAIN, "strokeWidth": 3, "opacity": 0.45},
-                "encoding": {
-                    "x": {"field": "low", "type": "quantitative", "title": None},
-                    "x2": {"field": "high"},
-                },
+                "encoding": {"x": {"field": "low", **x}, "x2": {"field": "high"}},
             },
             {
                 "mark": {"type": "point", "color": MAIN, "filled": True, "size": 70, "opacity": 1},
-                "encoding": {"x": {"field": "value", "type": "quantitative", "title": None}},
+                "encoding": {"x": {"field": "value", **x}},
             },
         ],
     }
