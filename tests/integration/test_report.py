@@ -211,6 +211,10 @@ def test_it_shows_what_other_commands_found_as_they_stored_it(
     copy = f"{bucket}/runs/copy"
     for entry in storage.listing(run):
         storage.write(storage.join(copy, entry.uri.removeprefix(run)), storage.read(entry.uri))
+    journal = json.loads(storage.read(f"{copy}/run.json"))
+    hours = {"predicted": 0.125, "measured": 0.25, "error": -0.5}
+    journal["starts"][-1]["plan"] = {"at": "yesterday", "hours": hours, "pools": {}}
+    storage.write(f"{copy}/run.json", json.dumps(journal).encode())
     emer("evaluate", copy, "--reference", copy, "--out", copy, "--by", "split")
     audit = emer("audit", copy, "--resamples", "50")
     words = ["['happy']", "['angry', 'sad']"]
@@ -226,6 +230,7 @@ def test_it_shows_what_other_commands_found_as_they_stored_it(
     (value,) = pl.read_parquet(table).filter(metric="hit.mean", by="")["value"]
     assert f">{value:.4f}<" in text
     assert "split = train" in text
+    assert re.search(r"hours</td>.*>0\.125<.*>0\.250<.*>-0\.500<", text)
     assert f">{audit['compared']} of 60<" in text
     assert f"<dd>{audit['disagree']}</dd>" in text
     comparison = json.loads(storage.read(f"{copy}/comparison.json"))
