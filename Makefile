@@ -1,13 +1,14 @@
 # make demo   explain the demo clips      make check  format, lint, types
 # make test   the test suite (≤ 20 min)   make bench  measure this machine
 # make docs   write the generated parts of the README
+# make bench-report   tables and plots of benchmarks/results into benchmarks/README.md
 # make audit  known vulnerabilities of the installed packages (asks PyPI; not part of check)
 # make test-vllm  the tests of vLLM, in its own environment (.venv-vllm)
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: setup demo test test-full test-vllm vllm-env check audit fmt docs bench clean
+.PHONY: setup demo test test-full test-vllm vllm-env check audit fmt docs bench bench-report clean
 
 setup: $(VENV)/.ready
 
@@ -79,6 +80,9 @@ docs: setup
 bench: setup
 	$(BIN)/emer bench decode
 	$(BIN)/emer bench pipeline
+
+bench-report: setup
+	$(BIN)/emer bench render benchmarks
 
 clean:
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

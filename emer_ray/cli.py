@@ -1265,8 +1265,17 @@ def recipes(name: str | None, as_json: bool, language: Literal["en", "zh"]) -> N
 
 
 @main.group()
-def bench() -> None:
+@click.option(
+    "--keep",
+    metavar="DIR",
+    help="Store the result there as NAME-DATE.json, with hardware, versions, commit and load.",
+)
+@click.pass_context
+def bench(context: click.Context, keep: str | None) -> None:
     """Measure this installation on this machine; every figure is a ratio taken in one run."""
+    from emer_ray.bench import results
+
+    context.obj = keep, results.began()
 
 
 def bench_options(command: F) -> F:
@@ -1400,7 +1409,38 @@ def bench_chaos(
         raise click.exceptions.Exit(1)
 
 
+@bench.command("render")
+@click.argument(
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path("benchmarks"),
+)
+@json_option
+def bench_render(folder: Path, as_json: bool) -> None:
+    """Write tables and plots of kept results into FOLDER/README.md.
+
+    FOLDER (benchmarks where it is left out) has the results of `emer bench --keep FOLDER/results …`
+    and a README.md, in which the part between two markers is written anew.
+    """
+    from emer_ray.bench.results import render
+
+    found = render(folder)
+    click.echo(
+        f"{found['page']}: {found['results']} results, {len(found['drawings'])} plots", err=True
+    )
+    if as_json:
+        print_json(found)
+
+
 def _print_bench(found: Mapping[str, Any], as_json: bool) -> None:
+    context = click.get_current_context()
+    folder, before = context.obj
+    if folder is not None:
+        from emer_ray.bench import results
+
+        command = ["emer", *sys.argv[1:]]
+        uri = results.keep(folder, str(context.info_name), found, before, command)
+        click.echo(f"kept as {uri}", err=True)
     for name, value in found.items():
         click.echo(f"{name}: {value}", err=as_json)
     if as_json:

@@ -74,7 +74,7 @@ LIBRARIES: dict[str, set[str]] = {
     "av": {"media", "bench", "demo_corpus"},
     "httpx": {"reason"},
     "jinja2": {"report"},
-    "vl_convert": {"report"},
+    "vl_convert": {"report", "bench"},
     "aiohttp": {"desk"},
     "onnxruntime": {"perceive", "reason"},
     "ai_edge_litert": {"perceive"},
