@@ -36,7 +36,9 @@ def fetch(uri: str, settings: MediaConfig) -> bytes | None:
     """Read a far object whole; None when it is too large for that or lies on this machine."""
     if not is_far(uri):
         return None
-    return storage.read(uri) if _checked_size(uri, settings) <= WHOLE_BYTES else None
+    n_bytes, data = storage.read_up_to(uri, min(WHOLE_BYTES, settings.max_mb * 2**20))
+    _check_size(uri, n_bytes, settings)
+    return data
 
 
 @contextmanager
@@ -54,7 +56,7 @@ def opened(uri: str, settings: MediaConfig, held: Mapping[str, bytes]) -> Iterat
         with storage.open_file(uri) as file:
             yield file
     else:
-        _checked_size(uri, settings)
+        _check_size(uri, storage.size(uri), settings)
         before = _bytes_read()
         try:
             # Absolute, so that FFmpeg does not take a name such as `concat:a` for a protocol.
@@ -83,8 +85,7 @@ def looks_like_media(source: Source) -> bool:
     )
 
 
-def _checked_size(uri: str, settings: MediaConfig) -> int:
-    n_bytes = storage.size(uri)
+def _check_size(uri: str, n_bytes: int, settings: MediaConfig) -> None:
     if not n_bytes:
         raise _empty(uri)
     if n_bytes > settings.max_mb * 2**20:
@@ -92,7 +93,6 @@ def _checked_size(uri: str, settings: MediaConfig) -> int:
             "too_large",
             f"{uri}: {n_bytes / 2**20:.0f} MB; raise media.max_mb (now {settings.max_mb})",
         )
-    return n_bytes
 
 
 def _empty(uri: str) -> ClipError:

@@ -32,6 +32,7 @@ __all__ = [
     "open_file",
     "read",
     "read_range",
+    "read_up_to",
     "resolve",
     "size",
     "write",
@@ -40,6 +41,7 @@ __all__ = [
 
 class _Readable(Protocol):
     def read(self, uri: str) -> bytes: ...
+    def read_up_to(self, uri: str, at_most: int) -> tuple[int, bytes | None]: ...
     def read_range(self, uri: str, start: int, end: int) -> bytes: ...
     def size(self, uri: str) -> int: ...
     def exists(self, uri: str) -> bool: ...
@@ -81,6 +83,13 @@ def read(uri: str) -> bytes:
     data = _readable(uri).read(_plain(uri))
     meter.add("bytes", "read", len(data))
     return data
+
+
+def read_up_to(uri: str, at_most: int) -> tuple[int, bytes | None]:
+    """Read a whole object unless it has more than `at_most` bytes; gives its size with them."""
+    n_bytes, data = _readable(uri).read_up_to(_plain(uri), at_most)
+    meter.add("bytes", "read", len(data or b""))
+    return n_bytes, data
 
 
 def read_range(uri: str, start: int, end: int) -> bytes:

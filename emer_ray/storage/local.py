@@ -23,6 +23,11 @@ def read(uri: str) -> bytes:
         return file.read()
 
 
+def read_up_to(uri: str, at_most: int) -> tuple[int, bytes | None]:
+    n_bytes = size(uri)
+    return n_bytes, read(uri) if n_bytes <= at_most else None
+
+
 def read_range(uri: str, start: int, end: int) -> bytes:
     with open_file(uri) as file, _sentences("read", uri):
         file.seek(start)

@@ -105,6 +105,10 @@ def read(uri: str) -> bytes:
     return _body(uri)
 
 
+def read_up_to(uri: str, at_most: int) -> tuple[int, bytes | None]:
+    return _sized_body(uri, at_most)
+
+
 def read_range(uri: str, start: int, end: int) -> bytes:
     return _range(uri, start, end)
 
@@ -368,9 +372,16 @@ class _BrokenBody(Exception):
 
 
 def _body(uri: str, **request: Any) -> bytes:
+    _, data = _sized_body(uri, None, **request)
+    assert data is not None  # as there is no limit
+    return data
+
+
+def _sized_body(uri: str, at_most: int | None = None, **request: Any) -> tuple[int, bytes | None]:
+    """Get an object's size and bytes with one request; a larger one's bytes are left there."""
     bucket, key = _split(uri)
 
-    def get() -> bytes:
+    def get() -> tuple[int, bytes | None]:
         try:
             answer = _client().get_object(Bucket=bucket, Key=key, **request)
         except ClientError as error:
@@ -380,14 +391,15 @@ def _body(uri: str, **request: Any) -> bytes:
         try:
             # As a context manager, a body gives the stream below it, which checks nothing.
             with closing(answer["Body"]) as body:
+                n_bytes = answer["ContentLength"]
+                if at_most is not None and n_bytes > at_most:
+                    return n_bytes, None
                 data = body.read()
-            if len(data) != answer["ContentLength"]:
-                raise IncompleteReadError(
-                    actual_bytes=len(data), expected_bytes=answer["ContentLength"]
-                )
+            if len(data) != n_bytes:
+                raise IncompleteReadError(actual_bytes=len(data), expected_bytes=n_bytes)
         except _BROKEN_BODY as error:
             raise _BrokenBody from error
-        return data
+        return n_bytes, data
 
     return _again("read", uri, get)
 

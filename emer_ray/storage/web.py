@@ -42,6 +42,11 @@ def read(uri: str) -> bytes:
     return target.getvalue()
 
 
+def read_up_to(uri: str, at_most: int) -> tuple[int, bytes | None]:
+    n_bytes = size(uri)
+    return n_bytes, read(uri) if n_bytes <= at_most else None
+
+
 def read_range(uri: str, start: int, end: int) -> bytes:
     target = io.BytesIO()
     _download(uri, target, start, end)

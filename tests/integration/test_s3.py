@@ -49,6 +49,17 @@ class TestContract:
         assert (storage.exists(uri), storage.size(uri), storage.read(uri)) == (True, 0, b"")
         assert [entry.uri for entry in storage.listing(root)] == [uri]
 
+    def test_an_object_is_read_with_its_size_unless_it_is_too_large(self, root):
+        uri = storage.join(root, "x")
+        storage.write(uri, b"0123456789")
+        assert storage.read_up_to(uri, 10) == (10, b"0123456789")
+        assert storage.read_up_to(uri, 9) == (10, None)
+        storage.write(uri, b"")
+        assert storage.read_up_to(uri, 9) == (0, b"")
+        with pytest.raises(StorageError) as missing:
+            storage.read_up_to(storage.join(root, "y"), 9)
+        assert missing.value.kind == "missing"
+
     def test_a_range_ends_where_the_object_ends(self, root):
         uri = storage.join(root, "x")
         storage.write(uri, b"0123456789")
