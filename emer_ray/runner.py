@@ -166,7 +166,7 @@ def run(
         data = data.map_batches(
             _actor_class(pool),
             fn_constructor_args=(pool, gate if pool is pools[0] else None),
-            batch_size=None,
+            batch_size=1,  # a block is one row, and with GPUs Ray Data insists on being told
             batch_format="pyarrow",
             zero_copy_batch=True,
             udf_modifying_row_count=False,
