@@ -468,24 +468,25 @@ def _follow(
     run = task.run
     progress = dataclasses.replace(task.done, started=time.monotonic())
     usd_before = _usd(task.outcomes)
-    arrived: list[pl.DataFrame] = [task.outcomes]
+    known = [index.without(task.outcomes, task.shards)]
+    arrived: list[pa.Table] = []  # since the last snapshot
     since = 0
     first: list[pl.DataFrame] = []
     try:
         with watch.unstalled(run, config.budget.stall_s, runner.actors) as alive:
             for table in receipts:
                 alive()
+                arrived.append(table)
                 rows = pl.DataFrame(pl.from_arrow(table))
-                arrived.append(rows)
                 since += rows.height
                 ok = rows.filter(pl.col("outcome") == "ok").height
-                known = [usd for usd in (usd_before, account.usd) if usd is not None]
+                spent = [usd for usd in (usd_before, account.usd) if usd is not None]
                 progress = dataclasses.replace(
                     progress,
                     ok=progress.ok + ok,
                     failed=progress.failed + rows.height - ok,
                     busiest=account.busiest(),
-                    usd=sum(known) if known else None,
+                    usd=sum(spent) if spent else None,
                 )
                 on_progress(progress)
                 if not task.retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
@@ -493,18 +494,14 @@ def _follow(
                     _refuse_alike(run, pl.concat(first))
                 _stop_early(config, run, progress)
                 if since >= config.output.snapshot_clips:
-                    arrived = [_merged(arrived)]
-                    index.save_snapshot(run, arrived[0])
+                    # copied tight: a receipt looks into the block that it came in
+                    known.append(pa.concat_tables(arrived).combine_chunks())
+                    index.save_snapshot(run, pa.concat_tables(known))
                     keep()
-                    since = 0
+                    arrived, since = [], 0
     finally:
         if since:
-            index.save_snapshot(run, _merged(arrived))
-
-
-def _merged(arrived: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """One row per clip and part: a shard that was run again gives its receipts again."""
-    return pl.concat(arrived).unique(["clip_id", "part"], keep="last", maintain_order=True)
+            index.save_snapshot(run, pa.concat_tables([*known, *arrived]))
 
 
 def _refuse_alike(run: str, first: pl.DataFrame) -> None:

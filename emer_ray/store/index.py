@@ -212,12 +212,21 @@ def newest_snapshot(run: str) -> pl.DataFrame:
     return _EMPTY
 
 
-def save_snapshot(run: str, rows: pl.DataFrame) -> None:
+def without(outcomes: pl.DataFrame, shards: Sequence[int]) -> pa.Table:
+    """Leave out what a run of these shards will say again: the rows of their own parts."""
+    own = pl.col("part").str.contains(rf"^{parts.NAME.pattern}$")
+    kept = outcomes.filter(~(own & pl.col("shard").is_in(list(shards))))
+    return kept.to_arrow().cast(schema.INDEX)
+
+
+def save_snapshot(run: str, rows: pl.DataFrame | pa.Table) -> None:
     """Roll a snapshot; older ones but the last are deleted, so that a reader always has one."""
     numbers = _snapshots(run)
     number = (numbers[-1] if numbers else 0) + 1
     sink = io.BytesIO()
-    pq.write_table(rows.to_arrow().cast(schema.INDEX), sink, compression="zstd")
+    table = rows if isinstance(rows, pa.Table) else rows.to_arrow()
+    pq.write_table(table.cast(schema.INDEX), sink, compression="zstd")
+    pa.default_memory_pool().release_unused()  # a driver's memory shall not grow with its run
     storage.write(storage.join(run, f"index/{number:06d}.parquet"), sink.getvalue())
     for old in numbers[:-1]:
         storage.delete(storage.join(run, f"index/{old:06d}.parquet"))

@@ -37,7 +37,7 @@ LARGE: Final = 8 * 2**20
 _PIECE: Final = 2**20
 _LIGHT: Final = ("clip_id", "stage", "kind", "usd")
 HASH_KEY = "emer_sha256"
-_NAME = re.compile(r"(explanations|failures)/(\d{8,})-([0-9a-f]{12})\.parquet")
+NAME: Final = re.compile(r"(explanations|failures)/(\d{8,})-([0-9a-f]{12})\.parquet")
 _COMPACTED = re.compile(
     r"(explanations|failures)/(\d{8,})-(\d{8,})-([0-9a-f]{12})-[0-9a-f]{8}\.parquet"
 )
@@ -76,7 +76,7 @@ def compacted_name(folder: Folder, first: int, last: int, fingerprint: str, mark
 
 def is_part(relative: str) -> bool:
     """Tell the parts of shards from other files that may lie in a run directory."""
-    return _NAME.fullmatch(relative) is not None
+    return NAME.fullmatch(relative) is not None
 
 
 def is_compacted(relative: str) -> bool:
@@ -93,14 +93,14 @@ def shards_of(relative: str) -> tuple[int, int]:
     """Read the first and the last shard out of a part's name."""
     if match := _COMPACTED.fullmatch(relative):
         return int(match[2]), int(match[3])
-    match = _NAME.fullmatch(relative)
+    match = NAME.fullmatch(relative)
     assert match is not None, relative
     return int(match[2]), int(match[2])
 
 
 def fingerprint_of(relative: str) -> str:
     """Read the first 12 digits of the fingerprint out of a part's name."""
-    match = _COMPACTED.fullmatch(relative) or _NAME.fullmatch(relative)
+    match = _COMPACTED.fullmatch(relative) or NAME.fullmatch(relative)
     assert match is not None, relative
     return match[match.re.groups]
 

@@ -174,6 +174,19 @@ def test_a_torn_snapshot_costs_time_and_no_truth(tmp_path: Path) -> None:
     assert index.outcomes(run).sort("clip_id").equals(truth.sort("clip_id"))
 
 
+def test_shards_that_run_again_say_their_own_rows_anew(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    write(run, 0, ["a"], [])
+    write(run, 1, ["b"], ["c"])
+    rows = index.outcomes(run)
+    compacted = parts.compacted_name("explanations", 0, 9, FINGERPRINT, "0123abcd")
+    moved = rows.filter(shard=1).with_columns(part=pl.lit(compacted))
+    kept = index.without(pl.concat([rows, moved]), [1, 2])
+    assert kept.schema.equals(schema.INDEX)
+    assert kept["clip_id"].to_pylist() == ["a", "b", "c"]
+    assert set(kept["part"].to_pylist()[1:]) == {compacted}
+
+
 def test_old_snapshots_are_cleared_but_the_one_before_the_newest(tmp_path: Path) -> None:
     run = str(tmp_path)
     write(run, 0, ["a"], [])
