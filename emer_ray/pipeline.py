@@ -88,6 +88,8 @@ class Pool:
     """Why it is staffed so."""
     shards: int = 1
     """Shards that an actor works on side by side."""
+    queued: int = 1
+    """Shards that are handed to an actor before it can begin."""
 
 
 def recipe_of(config: RunConfig) -> recipes.Recipe:
@@ -520,7 +522,14 @@ def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -
     else:
         actors, reason = 1, "one light actor keeps up with the decoders of a node"
     pool = _pool(name, members, want, actors, 1.0 if want.gpus else 0.5, reason)
-    return replace(pool, shards=want.shards or SHARDS.get(backend, 1))
+    queued = QUICK if members[-1].stage is stages.Write else 1
+    return replace(pool, shards=want.shards or SHARDS.get(backend, 1), queued=queued)
+
+
+QUICK = 16
+"""Shards that wait at a writer. Ray Data hands out work some five to ten times a second, and learns
+as seldom that it is done: one shard at a time would hold a writer of milliseconds to ten a second.
+"""
 
 
 SHARDS: Mapping[str, int] = {"fake": 2, "transformers": 2, "vllm": 8}

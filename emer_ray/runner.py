@@ -175,7 +175,7 @@ def run(
                 max_size=min(pool.max_actors, len(tables)),
                 initial_size=min(pool.max_actors if pool.gpus else pool.min_actors, len(tables)),
                 # one more than are at work: the next is fetched and the last one stored meanwhile
-                max_tasks_in_flight_per_actor=pool.shards + 1,
+                max_tasks_in_flight_per_actor=pool.shards + pool.queued,
                 max_concurrent_calls_per_actor=pool.shards + 1,
                 enable_true_multi_threading=True,
             ),
