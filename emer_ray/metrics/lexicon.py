@@ -14,8 +14,6 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
-from openpyxl import load_workbook
-
 from emer_ray import storage
 from emer_ray.errors import ConfigError
 from emer_ray.metrics.labels import parse
@@ -153,6 +151,8 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
 
 def _rows(name: str, data: bytes) -> list[dict[str, str]]:
     if name.endswith(".xlsx"):
+        from openpyxl import load_workbook  # 0.3 s of CPU, which every actor would pay
+
         sheet: Any = load_workbook(io.BytesIO(data), read_only=True, data_only=True).worksheets[0]
         head, *body = [
             ["" if cell is None else str(cell) for cell in row]
