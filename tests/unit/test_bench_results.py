@@ -42,6 +42,7 @@ def test_a_kept_result_says_what_it_depends_on(tmp_path: Path) -> None:
     assert found["hardware"]["load_before"] == 0.25
     assert found["hardware"]["cores"] >= 1
     assert found["versions"]["ray"].startswith("2.60")
+    assert found["versions"]["polars"].startswith("2.")
     assert found["command"] == "emer bench s3"
     assert found["commit"] is None or found["commit"].rstrip("+").isalnum()
 
