@@ -10,6 +10,7 @@ the stages; how actors then share cores is played through (`forecast`). What com
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,13 +62,14 @@ def plan(
     options = options or PlanOptions()
     table = prices.load(options.prices)
     machines = prices.groups(options.on, table)
-    started = time.monotonic()
+    started, busy = time.monotonic(), os.getloadavg()[0]
     task, left = _looked(config)
     look_s = time.monotonic() - started
     say(f"{left.height} clips to do in {len(task.shards)} shards; output and input can be reached")
     connecting = time.monotonic()
     cluster = runner.connect()
     connect_s = time.monotonic() - connecting
+    notes = _notes(busy, cluster)
     extents = canary.extents_of(config, left)
     begin = pipeline.Start(run=storage.join(task.run, CANARY), earlier=task.earlier)
     flow = pipeline.steps(config, begin)
@@ -95,11 +97,22 @@ def plan(
         **told(load, tried, predicted),
         "cheaper": cheaper.advices(load, tried, predicted, table) if load.shards else [],
         "prices": {"date": table.date, "source": table.source},
+        "notes": notes,
     }
     if load.shards:  # else what was predicted of the run that did them all stays
         text = json.dumps(found, indent=2, ensure_ascii=False)
         storage.write(storage.join(task.run, "plan.json"), text.encode())
     return found
+
+
+def _notes(busy: float, cluster: runner.Cluster) -> list[str]:
+    """Say what makes a canary here a poor witness."""
+    if not cluster.local or busy < 0.5 * cluster.cores:
+        return []
+    return [
+        f"other work ran on this machine (load {busy:.1f} on {cluster.cores:g} cores): seconds of "
+        f"the canary may be too long"
+    ]
 
 
 def _tried(

@@ -51,6 +51,7 @@ def test_a_plan_leaves_a_prediction_and_the_run_puts_its_figures_beside_it(
     assert cpu < wall
     assert found["usd"] == pytest.approx(3.6 * found["hours"], rel=1e-3)
     assert found["media_hours"] > 0
+    assert isinstance(found["notes"], list)
     # nothing but the plan is left, so the directory is as good as new
     assert [entry.uri for entry in storage.listing(f"{run}/")] == [f"{run}/plan.json"]
     assert json.loads(storage.read(f"{run}/plan.json")) == json.loads(json.dumps(found))
