@@ -1353,6 +1353,51 @@ def bench_resume(seed: int, clips: int | None, where: str | None, as_json: bool)
     _print_bench(resume(seed=seed, clips=clips, where=where, say=_say), as_json)
 
 
+@bench.command("scale")
+@bench_options
+@click.option("--replicas", default=64, show_default=True, help="Simulated GPUs.")
+@click.option(
+    "--rows",
+    type=click.Choice(["small", "large", "both"]),
+    default="small",
+    show_default=True,
+    help="small: the occupancy of so many with rows of 1 kB; large: how many these cores feed with "
+    "rows of 1.2 MB.",
+)
+@click.option("--shard-clips", default=64, show_default=True, help="Of small rows; a batch has 16.")
+def bench_scale(as_json: bool, **given: Any) -> None:
+    """Share of the time that simulated GPUs on three local nodes are busy; higher is better."""
+    from emer_ray.bench.scale import scale
+
+    _print_bench(scale(**given, say=_say), as_json)
+
+
+@bench.command("memory")
+@bench_options
+def bench_memory(seed: int, clips: int | None, as_json: bool) -> None:
+    """Growth of the memory of driver and actors over a run; lower is better."""
+    from emer_ray.bench.memory import memory
+
+    _print_bench(memory(seed=seed, clips=clips, say=_say), as_json)
+
+
+@bench.command("simulate")
+@click.option("--clips", type=int, help="Default: the 132,171 of MER2025.")
+@click.option(
+    "--gpus", type=click.IntRange(1), multiple=True, help="Repeatable; default: 8, 64 and 512."
+)
+@click.option("--batch-s", default=1.5, show_default=True, help="Of a GPU for 16 clips.")
+@click.option("--cores-per-gpu", default=8.0, show_default=True, help="Of the cluster.")
+@click.option("--shard-clips", default=16, show_default=True, help="As output.shard_clips.")
+@click.option("--start-s", default=120.0, show_default=True, help="Until all models are loaded.")
+@json_option
+def bench_simulate(as_json: bool, gpus: tuple[int, ...], **given: Any) -> None:
+    """Predict a run on many GPUs from what was measured here without one: queues."""
+    from emer_ray.bench.simulate import GPUS, simulate
+
+    _print_bench(simulate(gpus=gpus or GPUS, **given), as_json)
+
+
 @bench.command("metrics")
 @bench_options
 def bench_metrics(seed: int, clips: int | None, as_json: bool) -> None:

@@ -8,9 +8,10 @@ limit.
 """
 
 import dataclasses
+import math
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +24,8 @@ from emer_ray import pipeline as flow_of
 from emer_ray.errors import ClipError
 from emer_ray.store import index
 
-ROW_BYTES: Final = 1_204_224
-"""8 frames of 224 × 224 RGB."""
+FRAMES: Final = (8, 224, 224, 3)
+ROW_BYTES: Final = math.prod(FRAMES)
 DECODE_S: Final = 0.005
 BATCH: Final = 8
 
@@ -32,9 +33,16 @@ BATCH: Final = 8
 class SimulatedDecode:
     """Burns CPU like a decoder and fills frames of the usual size."""
 
-    def __init__(self, *, seconds: float, seed: int, drops: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float,
+        seed: int,
+        shape: Sequence[int] = FRAMES,
+        drops: Collection[str] = (),
+    ) -> None:
         self._seconds = seconds
-        self._frames = np.random.default_rng(seed).integers(0, 255, (8, 224, 224, 3), np.uint8)
+        self._frames = np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         return containment.through(table, stage="decode", to=schema.DECODED, work=self._work)
@@ -49,12 +57,12 @@ class SimulatedDecode:
         media = {
             **dict.fromkeys(schema.MEDIA_FACTS.type.names),
             **{"has_video": True, "has_audio": False, "decoded_s": 2.0, "short": False},
-            **{"n_frames": 8, "decoder": "simulated"},
+            **{"n_frames": len(self._frames), "decoder": "simulated"},
         }
         return {
             "frames": self._frames,
             "frame_shape": list(self._frames.shape),
-            "frame_times_s": [0.25 * number for number in range(8)],
+            "frame_times_s": [0.25 * number for number in range(len(self._frames))],
             "media": media,
         }
 
@@ -86,13 +94,8 @@ def pipeline(
     }
 
 
-def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
-    config = configuration.parse(
-        {
-            "models": {"main": {"backend": "fake", "options": {"latency_s": model_s}}},
-            "pools": {"explain": {"actors": 1, "cpus": 0.5, "batch": BATCH}},
-        }
-    )
+def listed(clips: int) -> pl.DataFrame:
+    """List so many clips that nobody will open."""
     rows = [
         {
             **dict.fromkeys(schema.MANIFEST.names),
@@ -101,9 +104,18 @@ def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
         }
         for i in range(clips)
     ]
-    listed = pl.DataFrame(pl.from_arrow(schema.table(rows, schema.MANIFEST)))
+    return pl.DataFrame(pl.from_arrow(schema.table(rows, schema.MANIFEST)))
+
+
+def _measure(clips: int, model_s: float, seed: int) -> dict[str, Any]:
+    config = configuration.parse(
+        {
+            "models": {"main": {"backend": "fake", "options": {"latency_s": model_s}}},
+            "pools": {"explain": {"actors": 1, "cpus": 0.5, "batch": BATCH}},
+        }
+    )
     with tempfile.TemporaryDirectory(prefix="emer-bench-") as run:
-        placed = index.assign_shards(listed, None, config.output.shard_clips)
+        placed = index.assign_shards(listed(clips), None, config.output.shard_clips)
         decode, *rest = flow_of.steps(config, flow_of.Start(run=run))
         simulated = dataclasses.replace(
             decode, stage=SimulatedDecode, settings={"seconds": DECODE_S, "seed": seed}

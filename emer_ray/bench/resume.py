@@ -10,13 +10,12 @@ submitted: the manifest, the listing, the snapshot, the anti-join, the lease.
 
 import hashlib
 import io
-import os
 import secrets
 import struct
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from emer_ray import config as configuration
 from emer_ray import manifest, pipeline, runner, schema, storage
 from emer_ray.bench import seaweed
+from emer_ray.bench.processes import environment
 from emer_ray.config import RunConfig
 from emer_ray.relabel import relabel
 from emer_ray.store import index, layout, parts, record
@@ -49,7 +49,7 @@ def resume(
     done = (clips or 1_000_000) // 16 * 16
     with _place(where) as base:
         run = storage.join(base, "run")
-        config = _config(base, run, done + LEFT, seed)
+        config = silent(base, run, done + LEFT, seed)
         started = time.monotonic()
         _build(config, run, done)
         say(f"{done} clips in {len(layout.live(run))} parts: {time.monotonic() - started:.1f} s")
@@ -85,7 +85,7 @@ def _place(where: str | None) -> Iterator[str]:
             return
         if where == "":
             endpoint = stack.enter_context(seaweed.seaweedfs(folder))
-            stack.enter_context(_environment(seaweed.credentials(endpoint)))
+            stack.enter_context(environment(seaweed.credentials(endpoint)))
             seaweed.client(endpoint).create_bucket(Bucket="bench")
             yield "s3://bench/resume"
             return
@@ -96,26 +96,14 @@ def _place(where: str | None) -> Iterator[str]:
             storage.delete_all(entry.uri for entry in storage.listing(base))
 
 
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while; Ray's workers inherit them."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _config(base: str, run: str, count: int, seed: int) -> RunConfig:
+def silent(base: str, run: str, count: int, seed: int, clip_s: float = 1.0) -> RunConfig:
     """Store a manifest of so many clips with the same sound, and say how to explain them."""
     sound = io.BytesIO()
     with wave.open(sound, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes(bytes(32_000))
+        file.writeframes(bytes(2 * int(16_000 * clip_s)))
     storage.write(storage.join(base, "silence.wav"), sound.getvalue())
     table = pl.DataFrame(
         {
@@ -132,6 +120,7 @@ def _config(base: str, run: str, count: int, seed: int) -> RunConfig:
         {
             "input": {"manifest": listed, "seed": seed},
             "output": {"run": run},
+            "media": {"frames": 1, "size_px": 32},  # of which a sound has none: whole shards of 16
             "models": {"main": {"backend": "fake"}},
         }
     )
