@@ -369,7 +369,7 @@ def _cost_lines(cost: Mapping[str, Any] | None, pools: Mapping[str, Any]) -> lis
     if cost is None:
         return []
     lines = [f"{cost['clips']} clips cost, in brackets per 1,000 clips:"]
-    lines += [f"  {amount:.3g} {unit} ({each:.3g})" for unit, amount, each in shown(cost)]
+    lines += [f"  {amount} {unit} ({each})" for unit, amount, each in shown(cost)]
     for name, pool in pools.items():
         busy, rate = pool["busy_share"], pool["clips_per_s_per_actor"]
         share = "" if busy is None else f", busy {busy:.0%} of the steady state"

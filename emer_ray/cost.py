@@ -342,11 +342,11 @@ def total(starts: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"starts": len(costs), **found, "pools": pools, **per_clips(found)}
 
 
-def shown(record: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """Give what is known of a record for people: unit, amount, amount per thousand clips."""
+def shown(record: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Write what is known of a record for people: unit, amount, amount per thousand clips."""
     each = record["per_1000_clips"]
     return [
-        (unit, record[key] / scale, each[key] / scale)
+        (unit, _figure(record[key] / scale), _figure(each[key] / scale))
         for unit, key, scale in SHOWN
         if record[key] and each[key] is not None
     ]
@@ -390,6 +390,10 @@ def _pair(predicted: float | None, measured: float | None) -> dict[str, float | 
         "measured": None if measured is None else float(f"{measured:.6g}"),
         "error": round(predicted / measured - 1, 4) if known else None,  # type: ignore[operator]
     }
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _rounded(value: float | None) -> float | None:

@@ -18,7 +18,7 @@ from emer_ray.report import gather, plots
 
 Facts = list[tuple[str, str]]
 
-POOL_COST: Final = ("actors", "gpus", "busy_s", "idle_s", "busy_share", "clips_per_s_per_actor")
+POOL_COST: Final = ("actors", "busy_s", "idle_s", "busy_share", "clips_per_s_per_actor")
 MOST_WORDS: Final = 20
 MOST_PAIRED: Final = 10
 MOST_GROUPS: Final = 12

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emer_ray import storage
+from emer_ray import meter, storage
 from emer_ray.config import MediaConfig
 from emer_ray.errors import ClipError
 from emer_ray.media import Decoder, decode_clip, source
@@ -31,8 +31,10 @@ def test_a_far_clip_decodes_as_the_near_one(bucket: str, tmp_path: Path) -> None
     far = [
         Clip(clip_id=name, video_uri=f"{bucket}/{name}.mp4") for name in ("a", "none", "zero", "a")
     ]
-    with closing(Decoder(SMALL)) as decoder:
+    with meter.metered() as spent, closing(Decoder(SMALL)) as decoder:
         first, missing, empty, last = decoder(far)
+    assert spent.counts["bytes"]["read"] == 2 * Path(near).stat().st_size
+    assert spent.counts["cpu"]["child"] > 0
     assert same(first, local)
     assert same(last, local)
     assert [getattr(answer, "kind", None) for answer in (missing, empty)] == ["missing", "empty"]

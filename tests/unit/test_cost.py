@@ -156,6 +156,17 @@ def test_sums_are_divided_by_clips_and_what_nobody_knows_is_null() -> None:
     assert set(nothing["per_clip"].values()) == {None}
 
 
+def test_people_read_what_is_known() -> None:
+    account = cost.Account(POOLS, clips=2)
+    tokens = {"tokens": {"out": 24_600.0}}
+    account.add([_entry("reason", "r", (0.0, 9000.0), **tokens)], 2, 9000.0)
+    assert cost.shown(account.record(9000.0, now_s=9000.0)) == [
+        ("GPU hours", "2.5", "1,250"),
+        ("CPU hours", "1.25", "625"),
+        ("million tokens out", "0.0246", "12.3"),
+    ]
+
+
 def test_starts_add_up_as_far_as_they_say() -> None:
     accounts = [cost.Account(POOLS, clips=10) for _ in range(2)]
     accounts[0].add([_entry("reason", "r", (0.0, 4.0), usd={"answers": 1.0})], 10, 4.0)

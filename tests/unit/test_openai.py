@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from emer_ray import prompts
+from emer_ray import meter, prompts
 from emer_ray.config import ModelConfig
 from emer_ray.errors import BudgetError, ClipError, ConfigError, ModelError
 from emer_ray.reason import Seat
@@ -146,8 +146,13 @@ def test_each_fault_has_its_tries_and_its_outcome(
 ) -> None:
     server.acts["clip-bad"] = acts
     patience = 0.5 if outcome == "timeout" else 30  # a busy machine is no fault
-    good, bad = ask("clip-good", "clip-bad", timeout_s=patience)
+    with meter.metered() as spent:
+        good, bad = ask("clip-good", "clip-bad", timeout_s=patience)
     assert kind(bad) == outcome
+    if outcome != "timeout":
+        assert spent.counts.get("retries", {}) == ({"endpoint": sent - 1} if sent > 1 else {})
+    else:
+        assert spent.counts["retries"]["slow_endpoint"] >= sent - 1
     assert len(server.of("clip-bad")) == sent
     if outcome != "timeout":
         assert (kind(good), len(server.of("clip-good"))) == ("stop", 1)

@@ -198,7 +198,7 @@ def test_cost_is_copied_from_the_record() -> None:
     found = sections.spent(run)
     assert found is not None
     assert found["sums"] == [
-        ("GPU hours", 0.02, pytest.approx(2 / 3)),
-        ("million tokens out", 3.0, 100.0),
+        ("GPU hours", "0.02", "0.667"),
+        ("million tokens out", "3", "100"),
     ]
-    assert found["pools"] == [("reason.main", 2, 1.0, 60.0, 12.0, None, 0.5)]
+    assert found["pools"] == [("reason.main", 2, 60.0, 12.0, None, 0.5)]

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from emer_ray import containment, prompts, schema, stages
+from emer_ray import containment, meter, prompts, schema, stages
 from emer_ray.config import ModelConfig
 from emer_ray.errors import ClipError, ConfigError, StorageError
 from emer_ray.parse import Asked
@@ -90,11 +90,19 @@ def test_an_unexpected_exception_costs_the_clip_that_raises_it() -> None:
             raise ZeroDivisionError("b is odd")
         return [{"notes": []} for _ in rows]
 
-    after = containment.through(
-        decoded("a", "b", "c"), stage="encode", to=schema.ENCODED, work=work
-    )
+    table = decoded("a", "b", "c")
+    with meter.metered() as spent:
+        after = containment.through(table, stage="encode", to=schema.ENCODED, work=work)
     assert after["kind"].to_pylist() == [None, "error", None]
     assert after["message"][1].as_py() == "ZeroDivisionError: b is odd"
+    counted = {name: spent.counts[name] for name in ("ok", "failed", "dead", "retries")}
+    assert counted == {
+        "ok": {"encode": 2},
+        "failed": {"encode": 1},
+        "dead": {"error": 1},
+        "retries": {"clip_by_clip": 1},
+    }
+    assert len(spent.spans) == 4  # all three at once, then each
 
 
 def test_a_mistake_of_the_run_is_no_row() -> None:
@@ -296,7 +304,11 @@ PROVENANCE = Provenance(
 
 def test_the_writer_stores_both_outcomes_and_returns_receipts(tmp_path: Path) -> None:
     write = stages.Write(run=str(tmp_path), provenance=PROVENANCE)
-    receipts = write(parsed("a", "b", "c", script={"b": "fail"}))
+    table = parsed("a", "b", "c", script={"b": "fail"})
+    with meter.metered() as spent:
+        receipts = write(table)
+    stored = sum(part.stat().st_size for part in tmp_path.glob("*/*.parquet"))
+    assert spent.counts["bytes"] == {"written": stored}
     assert receipts.schema.equals(schema.INDEX)
     assert sorted(
         zip(receipts["clip_id"].to_pylist(), receipts["outcome"].to_pylist(), strict=True)
