@@ -1,8 +1,17 @@
 """What a run exports; a scrape of Ray's own port is in tests/integration."""
 
+import inspect
+import json
+import re
+from pathlib import Path
 from typing import Any
 
+import ray.data
+from ray.data._internal.execution.interfaces.op_runtime_metrics import OpRuntimeMetrics
+
 from emer_ray import telemetry
+
+DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
 
 class _Recorder:
@@ -35,9 +44,9 @@ class _Made:
 
 
 def test_counts_of_a_shard_become_metrics() -> None:
-    ray = _Recorder()
-    metrics = telemetry.Metrics(ray)
-    assert set(ray.kinds) == set(telemetry.NAMES)
+    made = _Recorder()
+    metrics = telemetry.Metrics(made)
+    assert set(made.kinds) == set(telemetry.NAMES)
     metrics.emit(
         {
             "ok": {"decode": 15},
@@ -51,7 +60,7 @@ def test_counts_of_a_shard_become_metrics() -> None:
         }
     )
     metrics.gpu_busy({"reason.main": 0.98})
-    assert ray.records == [
+    assert made.records == [
         ("emer_clips_total", 15, {"stage": "decode", "outcome": "ok"}),
         ("emer_clips_total", 1, {"stage": "decode", "outcome": "failed"}),
         ("emer_stage_seconds", 2.5, {"stage": "decode"}),
@@ -65,6 +74,35 @@ def test_counts_of_a_shard_become_metrics() -> None:
 
 
 def test_a_shard_that_cost_nothing_records_nothing() -> None:
-    ray = _Recorder()
-    telemetry.Metrics(ray).emit({})
-    assert ray.records == []
+    made = _Recorder()
+    telemetry.Metrics(made).emit({})
+    assert made.records == []
+
+
+def test_the_dashboard_names_what_somebody_exports() -> None:
+    stats = Path(inspect.getfile(ray.data)).with_name("_internal") / "stats.py"
+    theirs = set(re.findall(r'"(data_\w+)"', stats.read_text(encoding="utf-8")))
+    theirs |= {f"data_{metric.name}" for metric in OpRuntimeMetrics.get_metrics()}
+    text = DASHBOARD.read_text(encoding="utf-8")
+    named = set(re.findall(r"\bray_(\w+)[{,]", text))
+    assert {name for name in named if name.startswith("data_")} <= theirs
+    ours = {re.sub(r"_(bucket|sum|count)$", "", n) for n in named if n.startswith("emer_")}
+    assert ours == set(telemetry.NAMES)
+    assert all(name.startswith(("emer_", "data_")) for name in named)
+
+
+def test_the_dashboard_is_laid_out() -> None:
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    taken: set[tuple[int, int]] = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        letters = [target["refId"] for target in panel.get("targets", ())]
+        assert letters == sorted(set(letters))
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(ids) == len(set(ids))
