@@ -1,7 +1,7 @@
 """What tests of whole runs share: a manifest in one call, and the rows that came out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ def manifest(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return str(path)
 
 
-def local_run(settings: Mapping[str, Any]) -> str:
+def local_run(settings: Mapping[str, Any], each: Callable[[], object] = lambda: None) -> str:
     """Make a run directory without Ray: the serial twin explains the clips, `relabel` then finds
-    nothing left to do and writes the record.
+    nothing left to do and writes the record. `each` is called after every shard.
     """
     config = configuration.parse(settings)
     run = config.output.run
@@ -38,7 +38,7 @@ def local_run(settings: Mapping[str, Any]) -> str:
     index.save_manifest(run, placed)
     clips = index.clips_of(placed, index.unfinished(placed, index.outcomes(run)))
     for _ in pipeline.run_local(flow, index.shard_tables(clips)):
-        pass
+        each()
     relabel(config)
     return run
 

@@ -6,6 +6,8 @@ such a file.
 """
 
 import random
+import re
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -146,18 +148,93 @@ def cut(path: Path | str, target: Path, share: float) -> str:
     return str(target)
 
 
-def mutated(data: bytes, seed: int) -> bytes:
-    """Damage a file in one of three ways: cut it, hurt its tables, hurt it anywhere."""
+def mutated(data: bytes, seed: int, other: bytes, size: tuple[int, int] = (160, 120)) -> bytes:
+    """Damage a file in one of seven ways, in turn by seed; `other` is one of another container.
+
+    Its tables are found by their names, its sizes by the numbers that are those of its pictures.
+    """
     rng = random.Random(seed)
+    damages = (_cut, _flipped, _edited, _huge, _zeroed, _mixed, _looping)
+    return damages[seed % len(damages)](data, rng, other, size)
+
+
+def _cut(data: bytes, rng: random.Random, *_: Any) -> bytes:
+    return data[: rng.randrange(100, len(data))]
+
+
+def _flipped(data: bytes, rng: random.Random, *_: Any) -> bytes:
     damaged = bytearray(data)
-    if seed % 3 == 0:
-        damaged = damaged[: rng.randrange(100, len(damaged))]
-    places = range(len(damaged))
-    if seed % 3 == 1:  # where containers keep their tables
-        places = [*places[:1024], *places[-4096:]]
-    for _ in range(rng.choice([1, 5, 50, 500])):
+    for _flip in range(rng.choice([1, 5, 50, 500])):
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+    return bytes(damaged)
+
+
+def _edited(data: bytes, rng: random.Random, *_: Any) -> bytes:
+    """Overwrite bytes where containers keep their tables."""
+    damaged, places = bytearray(data), range(len(data))
+    places = [*places[:1024], *places[-4096:]]
+    for _edit in range(rng.choice([1, 5, 50, 500])):
         damaged[rng.choice(places)] = rng.randrange(256)
     return bytes(damaged)
+
+
+def _huge(data: bytes, rng: random.Random, _: bytes, size: tuple[int, int]) -> bytes:
+    """Claim pictures, or a sound, as large as the fields can say, or nearly so."""
+    most = rng.choice([0, 4096, 16_384, 32_767, 65_535])
+    width, height = size
+    for form, unit in ((">HH", 1), ("<HH", 1), ("<II", 1), (">II", 1 << 16)):
+        there = [struct.pack(form, *(unit * side for side in pair)) for pair in (size, size[::-1])]
+        for old in there:
+            data = data.replace(old, struct.pack(form, unit * most, unit * most))
+    for name, side in ((b"\xb0", width), (b"\xba", height)):  # of Matroska
+        data = data.replace(name + b"\x81" + bytes([side]), name + b"\x84" + b"\x7f\xff\xff\xff")
+        data = data.replace(name + b"\x82" + side.to_bytes(2), name + b"\x82" + most.to_bytes(2))
+    if data[:4] in (b"RIFF", b"fLaC"):
+        data = data.replace(struct.pack("<I", 44_100), struct.pack("<I", 44_100 * (most or 97_391)))
+        place = data.find(b"data") + 4
+        data = data[:place] + struct.pack("<I", 2**32 - 1 - most) + data[place + 4 :]
+    return data
+
+
+def _zeroed(data: bytes, rng: random.Random, *_: Any) -> bytes:
+    """Leave zeros in places, as a torn download does; or nothing at all."""
+    length = rng.choice([0, 1, 64, len(data) // 8, len(data) // 2, len(data)])
+    if not length:
+        return b""
+    start = rng.randrange(len(data) - length + 1)
+    return data[:start] + bytes(length) + data[start + length :]
+
+
+def _mixed(data: bytes, rng: random.Random, other: bytes, *_: Any) -> bytes:
+    """Give it a suffix that lies, another file's end, or another format's first bytes."""
+    cut = rng.randrange(len(data))
+    signs = (
+        b"PK\x03\x04",
+        b"#EXTM3U\nfile:///etc/passwd\n",
+        b"<html>",
+        b"\x89PNG\r\n\x1a\n",
+        b"ID3",
+    )
+    return rng.choice([other, data[:cut] + other[-cut:], rng.choice(signs) + data])
+
+
+def _looping(data: bytes, rng: random.Random, *_: Any) -> bytes:
+    """Let times stand still, leap, run backwards, or start again and again."""
+    damaged = bytearray(data)
+    step = rng.choice([0, 1, 2**31 - 1, 2**32 - 512, 2**32 - 1])
+    for table in re.finditer(rb"[sc]tts", data):
+        (count,) = struct.unpack_from(">I", data, table.end() + 4)
+        for entry in range(min(count, 1000)):
+            struct.pack_into(">I", damaged, table.end() + 12 + 8 * entry, step)
+    for header in re.finditer(rb"strh", data):  # of AVI: scale and rate
+        struct.pack_into("<II", damaged, header.end() + 24, *rng.sample([0, 1, 2**32 - 1, step], 2))
+    if damaged != data:
+        return bytes(damaged)
+    again = data[max(0, data.find(b"\x1f\x43\xb6\x75")) :]  # the clusters of Matroska
+    unknown = re.sub(
+        rb"(\x18\x53\x80\x67).{8}", b"\\1\x01" + b"\xff" * 7, data, count=1, flags=re.S
+    )
+    return unknown + again * rng.choice([1, 3, 40])
 
 
 def _tone(seconds: float, tone_hz: float, stream: Any) -> list[av.AudioFrame]:

@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from emer_ray.config import Fault, MediaConfig
 from emer_ray.errors import FAILURE_KINDS, ClipError
 from emer_ray.media import Decoder, decode_clip
+from emer_ray.media import decoder as decoding
 from emer_ray.records import Clip, DecodedClip
-from tests import synth
+from emer_ray.store import index
+from tests import rows, synth
 
 pytestmark = pytest.mark.fault
 
@@ -54,6 +58,16 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def leftovers(scratch: Path) -> list[Path]:
     """What a decoder could leave: temporary files, shared memory."""
     return [*scratch.iterdir(), *Path("/dev/shm").glob("*emer*")]
+
+
+def resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def ours(started: Sequence[int]) -> list[int]:
+    """List this process and those of its decoders' children that live."""
+    return [os.getpid(), *(pid for pid in started if not gone(pid))]
 
 
 def gone(pid: int) -> bool:
@@ -153,8 +167,8 @@ def test_the_child_dies_with_its_parent(film: str, scratch: Path, state: str) ->
     assert leftovers(scratch) == []
 
 
-def damaged(folder: Path, seeds: range) -> Iterator[Clip]:
-    """Damaged copies of films and sounds in several containers, one file per seed."""
+def damaged(folder: Path, seeds: range) -> list[dict[str, str]]:
+    """List damaged copies of films and sounds in several containers, and a good clip per nine."""
     wholes = [
         synth.clip(folder / "end.mp4"),
         synth.clip(folder / "fast.mp4", options={"movflags": "faststart"}),
@@ -162,45 +176,70 @@ def damaged(folder: Path, seeds: range) -> Iterator[Clip]:
         synth.clip(folder / "a.avi", codec="mpeg4", audio_codec="libmp3lame"),
         synth.clip(folder / "a.webm", codec="libvpx-vp9", audio_codec="libopus", audio_hz=48_000),
         synth.clip(folder / "a.ts"),
+        synth.clip(folder / "jpegs.avi", codec="mjpeg", pix_fmt="yuvj420p", audio=False),
         synth.sound(folder / "a.wav"),
         synth.sound(folder / "a.flac"),
     ]
+    listed = []
     for seed in seeds:
-        whole = Path(wholes[seed % len(wholes)])
+        whole, other = (Path(wholes[(seed + more) % len(wholes)]) for more in (0, 2))
         path = folder / f"{seed:05d}{whole.suffix}"
-        path.write_bytes(synth.mutated(whole.read_bytes(), seed // len(wholes)))
-        sound = whole.suffix in (".wav", ".flac")
-        yield Clip(
-            clip_id=path.name,
-            video_uri=None if sound else str(path),
-            audio_uri=str(path) if sound else None,
-        )
-        path.unlink()
+        damage = seed // len(wholes)
+        path.write_bytes(synth.mutated(whole.read_bytes(), damage, other.read_bytes()))
+        heard = "audio_uri" if whole.suffix in (".wav", ".flac") else "video_uri"
+        listed.append({"clip_id": path.name, heard: str(path)})
+        if seed % 9 == 0:
+            listed.append({"clip_id": f"good-{seed}", "video_uri": wholes[0]})
+    return listed
 
 
 @pytest.mark.parametrize(
     "seeds",
-    [range(60), pytest.param(range(60, 1060), marks=pytest.mark.slow)],
+    [
+        range(150),
+        pytest.param(range(150, 1150), marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+    ],
     ids=["some", "many"],
 )
-def test_damaged_files_end_as_rows_of_a_known_kind(
-    film: str, tmp_path: Path, decoder: Decoder, seeds: range
+def test_damaged_files_end_as_rows_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: range
 ) -> None:
-    good = Clip(clip_id="good", video_uri=film)
-    ends: dict[str, str] = {}
-    slowest_s = 0.0
-    for clip in damaged(tmp_path, seeds):
-        start_s = time.monotonic()
-        (ends[clip.clip_id],) = kinds(decoder([clip]))
-        slowest_s = max(slowest_s, time.monotonic() - start_s)
-        if len(ends) % 20 == 0:
-            assert kinds(decoder([good])) == ["ok"]
-    assert len(ends) == len(seeds)
-    assert set(ends.values()) <= {"ok", *FAILURE_KINDS}
-    assert {"ok", "corrupt", "truncated"} <= set(ends.values())
+    """Through the serial twin, so that processes and memory are this test's own."""
+    started: list[int] = []
+    resident: list[float] = []
+
+    class Counted(decoding._Child):
+        def __init__(self, *settings: Any) -> None:
+            super().__init__(*settings)
+            started.append(self._process.pid)
+
+    monkeypatch.setattr(decoding, "_Child", Counted)
+    listed = damaged(tmp_path, seeds)
+    run = rows.local_run(
+        {
+            "input": {"manifest": rows.manifest(tmp_path / "clips.jsonl", listed)},
+            "output": {"run": str(tmp_path / "run"), "shard_clips": 10},
+            "media": SMALL.model_dump(),
+            "models": {"main": {"backend": "fake"}},
+            "budget": {"failed_share": 1},
+        },
+        each=lambda: resident.append(sum(map(resident_mb, ours(started)))),
+    )
+    found = rows.stored(run)
+    ends = {name: row.get("kind") or "ok" for name, row in found.items()}
+    assert ends.keys() == {row["clip_id"] for row in listed}
+    assert index.verify(run).holds
+    assert {kind for name, kind in ends.items() if name.startswith("good")} == {"ok"}
+    counted = Counter(ends.values())
+    print(dict(counted), f"{len(started)} child processes", resident[:: len(resident) // 5])
+    assert counted.keys() <= {"ok", *FAILURE_KINDS}
+    assert {"ok", "corrupt", "truncated", "not_media", "too_large"} <= counted.keys()
     # `error` would be an exception nobody thought of.
     assert [name for name, kind in ends.items() if kind == "error"] == []
-    assert slowest_s < 2 * SMALL.deadline_s + 5
+    # one child after another, and a new one only where a clip cost the old one
+    assert len(started) <= 1 + counted["timeout"] + counted["memory"] + 2 * counted["crashed"]
+    warm = len(resident) // 5
+    assert max(resident[warm:]) - max(resident[: warm + 1]) < 20
 
 
 def test_memory_stays_flat_over_good_and_bad_files(
@@ -212,11 +251,7 @@ def test_memory_stays_flat_over_good_and_bad_files(
     assert set(kinds(decoder(clips))) == {"ok", "corrupt"}
     (child,) = set(children(os.getpid())) - set(mine)
 
-    def resident_mb() -> float:
-        pages = int(Path(f"/proc/{child}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-    before_mb = resident_mb()
+    before_mb = resident_mb(child)
     for _ in range(4):
         decoder(clips)
-    assert resident_mb() - before_mb < 8
+    assert resident_mb(child) - before_mb < 8
