@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from emer_ray import meter
+from emer_ray import meter, schema
 from emer_ray.config import Fault
 from emer_ray.errors import ClipError, EmerError, EngineDied, FailureKind
 from emer_ray.store import claims
@@ -122,7 +122,7 @@ def _fitting(answer: Row | ClipError, to: pa.Schema) -> Row | ClipError:
         return answer
     for name, value in answer.items():
         try:
-            _array([value], to.field(name).type)
+            schema.column([value], to.field(name).type)
         except NO_VALUE as error:
             return ClipError("error", f"column {name}: {type(error).__name__}: {error}")
     return answer
@@ -156,7 +156,7 @@ def _merged(
             values = pa.nulls(len(rows), type=column.type)
         elif column.name in produced:
             name = column.name
-            values = _array(
+            values = schema.column(
                 [
                     answer[name] if name in (answer := results.get(number, {})) else row.get(name)
                     for number, row in enumerate(rows)
@@ -191,27 +191,6 @@ def _buffers(column: pa.ChunkedArray) -> Iterator[pa.Buffer | None]:
         for number, valid in enumerate(chunk.is_valid().to_pylist()):
             start = int(ends[number])
             yield data.slice(start, int(ends[number + 1]) - start) if valid else None
-
-
-def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    return _joined(values) if pa.types.is_large_binary(kind) else pa.array(values, type=kind)
-
-
-def _joined(values: Sequence[Any]) -> pa.LargeBinaryArray:
-    """Copy arrays and buffers side by side, each once: Arrow's builder grows, and copies again."""
-    pieces = [np.frombuffer(_flat(value), np.uint8) for value in values]
-    ends = np.cumsum([0, *(piece.size for piece in pieces)], dtype=np.int64)
-    whole = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
-    there = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
-    buffers = [there, pa.py_buffer(ends), pa.py_buffer(whole)]
-    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
-
-
-def _flat(value: Any) -> Any:
-    """Give what has a value's bytes in one piece."""
-    if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-    return b"" if value is None else value
 
 
 def _guarded(rows: list[Row], stage: str, work: Work, guard: Guard) -> list[Row | ClipError]:

@@ -8,6 +8,7 @@ which the data contract in the README is generated. All tables are built by `tab
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 
@@ -622,10 +623,33 @@ def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         if row.keys() != names:
             unknown, missing = sorted(row.keys() - names), sorted(names - row.keys())
             raise ValueError(f"row {number}: unknown columns {unknown}, missing columns {missing}")
-    columns = [pa.array([row[field.name] for row in rows], type=field.type) for field in schema]
-    for field, column in zip(schema, columns, strict=True):
-        _refuse_nulls(field, column, field.name)
+    columns = [column([row[field.name] for row in rows], field.type) for field in schema]
+    for field, values in zip(schema, columns, strict=True):
+        _refuse_nulls(field, values, field.name)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Build one column; large binaries from whatever has bytes: arrays, buffers, views.
+
+    Those are copied side by side, each once. `pa.array` copies twice, and pyarrow 26 never lets go
+    of a view that it was given: the frames of every clip would stay in memory.
+    """
+    if not pa.types.is_large_binary(kind):
+        return pa.array(values, type=kind)
+    pieces = [np.frombuffer(_flat(value), np.uint8) for value in values]
+    ends = np.cumsum([0, *(piece.size for piece in pieces)], dtype=np.int64)
+    whole = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+    there = pa.array([value is not None for value in values], pa.bool_()).buffers()[1]
+    buffers = [there, pa.py_buffer(ends), pa.py_buffer(whole)]
+    return pa.LargeBinaryArray.from_buffers(kind, len(values), buffers)
+
+
+def _flat(value: Any) -> Any:
+    """Give what has a value's bytes in one piece."""
+    if isinstance(value, np.ndarray):
+        return np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+    return b"" if value is None else value
 
 
 def _refuse_nulls(field: pa.Field, values: pa.Array, path: str) -> None:

@@ -3,8 +3,10 @@
 import dataclasses
 import types
 import typing
+import weakref
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -112,6 +114,22 @@ def test_a_null_deep_inside_is_refused_with_its_path(clues, path):
     rows = [{"visual_clues": clues}]
     with pytest.raises(ValueError, match=path):
         schema.table(rows, pa.schema([schema.VISUAL_CLUES]))
+
+
+def test_heavy_columns_hold_the_bytes_of_what_they_were_given_and_let_go_of_it():
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    turned, sound = pixels.T, np.ones(3, np.float32)
+    gone = weakref.ref(sound)
+    built = schema.column(
+        [turned, None, b"", sound, sound.data.cast("B"), pa.py_buffer(b"ab")], pa.large_binary()
+    )
+    assert built.type == pa.large_binary()
+    assert built.to_pylist() == [turned.tobytes(), None, b"", *[sound.tobytes()] * 2, b"ab"]
+    del sound
+    assert gone() is None, "a process would keep the frames of every clip it ever had"
+    assert schema.column([], pa.large_binary()).to_pylist() == []
+    with pytest.raises(TypeError):
+        schema.column(["no bytes"], pa.large_binary())
 
 
 def test_a_null_parent_hides_its_children():
