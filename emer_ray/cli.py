@@ -1454,6 +1454,40 @@ def bench_chaos(
         raise click.exceptions.Exit(1)
 
 
+@bench.command("s3")
+@bench_options
+@click.option("--rounds", default=15, show_default=True, help="Pairs of ours and bare.")
+def bench_s3(seed: int, clips: int | None, rounds: int, as_json: bool) -> None:
+    """Reading clips and storing parts against bare boto3 threads, on two cores with the server."""
+    from emer_ray.bench.s3 import s3
+
+    _print_bench(s3(seed=seed, clips=clips, rounds=rounds, say=_say), as_json)
+
+
+@bench.command("peers")
+@bench_options
+@click.option(
+    "--kill-clips",
+    default=400,
+    show_default=True,
+    help="Clips of the run whose driver is killed half way; 0 kills none.",
+)
+@click.option(
+    "--program",
+    "programs",
+    multiple=True,
+    help="Repeatable: only this one of ours, naive_ray, daft, daft_ray, loop, asyncio.",
+)
+def bench_peers(as_json: bool, programs: tuple[str, ...], **given: Any) -> None:
+    """The same work by ours, a naive Ray Data script, Daft and loops: time, CPU, memory, loss.
+
+    Daft comes with `pip install 'emer-ray[peers]'`.
+    """
+    from emer_ray.bench.peers import peers
+
+    _print_bench(peers(programs=programs, **given, say=_say), as_json)
+
+
 @bench.command("render")
 @click.argument(
     "folder",

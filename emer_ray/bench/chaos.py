@@ -110,10 +110,10 @@ def chaos(
         with _cluster(folder, say) as cluster:
             run = _Run(program=chosen, cluster=cluster, trace=trace, folder=folder, say=say)
             run.through(planned)
-        stored = _stored(chosen.output)
+        stored = stored_ids(chosen.output)
         calls = read_trace(trace)
         count_redone(planned, calls)
-        found = judge(_ids(clips), stored)
+        found = judge(ids(clips), stored)
         return {
             "clips": clips,
             "kills": len(planned),
@@ -183,7 +183,7 @@ def judge(wanted: Sequence[str], stored: Sequence[str]) -> dict[str, int]:
     }
 
 
-def _stored(output: Path) -> list[str]:
+def stored_ids(output: Path) -> list[str]:
     """Read the ids of every row that lies there, part by part, without the code under test."""
     found: list[str] = []
     for path in sorted(output.rglob("*.parquet")):
@@ -193,14 +193,14 @@ def _stored(output: Path) -> list[str]:
     return found
 
 
-def _ids(clips: int) -> list[str]:
+def ids(clips: int) -> list[str]:
     return [f"clip-{number:06d}" for number in range(clips)]
 
 
 def _manifest(folder: Path, clips: int) -> Path:
     """List real clips, a second of a few small films over and over."""
     media = sorted((Path(__file__).parents[1] / "demo_media").glob("webcam_*.mp4"))
-    names = _ids(clips)
+    names = ids(clips)
     table = pl.DataFrame(
         {
             "clip_id": names,

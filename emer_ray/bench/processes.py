@@ -36,25 +36,30 @@ class Process:
             return (int(user) + int(system)) * _TICK_S
         return 0.0
 
-    def pss_mb(self) -> float:
-        """Proportional set size without shared memory, such as Ray's object store."""
+    def pss_mb(self, *, shared: bool = False) -> float:
+        """Proportional set size; on request with shared memory, such as Ray's object store."""
         with contextlib.suppress(OSError):
             sizes = dict(_SIZES.findall((_PROC / str(self.pid) / "smaps_rollup").read_bytes()))
             if sizes:
-                return (int(sizes[b"Pss"]) - int(sizes[b"Pss_Shmem"])) / 1024
+                return (int(sizes[b"Pss"]) - (0 if shared else int(sizes[b"Pss_Shmem"]))) / 1024
         return 0.0
 
 
 def family(root: int) -> list[Process]:
     """List a driver and all its descendants."""
+    driver = Process(pid=root, kind="driver", name="driver")
+    return [driver, *_below(driver, children())]
+
+
+def children() -> dict[int, list[int]]:
+    """List the children of every process."""
     if not (_PROC / "self/stat").exists():
         raise EmerError("this benchmark reads /proc, which only Linux has; run it there")
-    children: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = {}
     for entry in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
-    driver = Process(pid=root, kind="driver", name="driver")
-    return [driver, *_below(driver, children)]
+            found.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
+    return found
 
 
 @contextlib.contextmanager
