@@ -66,7 +66,10 @@ def reason(
             )
     from emer_ray.bench import tiny_models
 
-    count, core = clips or CLIPS, min(os.sched_getaffinity(0))
+    count, cores = clips or CLIPS, os.sched_getaffinity(0)
+    core = min(cores)
+    # the driver, and through it Ray and all that it starts, keep off the engine's core
+    os.sched_setaffinity(0, cores - {core} or cores)
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = str(core)  # of engines on a CPU, wherever they start
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     with tempfile.TemporaryDirectory(prefix="emer-bench-") as folder:
