@@ -58,6 +58,9 @@ class OutputConfig(_Section):
     Left out: four per actor."""
     embeddings: bool = False
     """Keep what a split model's towers make of each clip, for later runs with other prompts."""
+    phases: Literal[1, 2] = 1
+    """2: the towers of split models see every clip first, and their embeddings are kept; then GPUs
+    are given back and language models loaded."""
     snapshot_clips: Count = 10_000
     """The driver rolls an index snapshot after this many receipts."""
 

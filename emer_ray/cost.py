@@ -182,6 +182,8 @@ class Account:
         self._pools = {name: _Pool(cpus=cpus, gpus=gpus) for name, (cpus, gpus) in pools.items()}
         self._marks = [share * clips for share in STEADY]
         self._clips = 0
+        self.counting = True
+        """False while clips arrive that will come again: of the first of two plans."""
         self._window: list[tuple[float, int]] = []
         """When the marks were passed, and with how many clips."""
         self._last_s = 0.0
@@ -195,8 +197,9 @@ class Account:
             pool = self._pools[found["pool"]]
             pool.clips += clips
             pool.add(found, since_s)
-        self._clips += clips
-        self._last_s = now_s
+        if self.counting:
+            self._clips += clips
+            self._last_s = now_s
         while len(self._window) < len(STEADY) and self._clips >= self._marks[len(self._window)]:
             self._window.append((now_s, self._clips))
         if not self._looks or now_s - self._looks[-1][0] >= 1:

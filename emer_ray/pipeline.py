@@ -488,15 +488,16 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
         groups = [
             (f"{name}.{i}" if name == again else name, g) for i, (name, g) in enumerate(groups)
         ]
-    others = [
+    chosen = [
         staffed(name, members, _wanted(members, config), gpus)
         for name, members in groups
         if name != "decode"
     ]
-    taken = sum(pool.min_actors * pool.cpus for pool in others)
     name, members = groups[0]
-    decoders = _decoders(name, members, _wanted(members, config), cpus, taken)
-    chosen = [decoders, *others]
+    if name == "decode":
+        taken = sum(pool.min_actors * pool.cpus for pool in chosen)
+        decoders = _decoders(name, members, _wanted(members, config), cpus, taken)
+        chosen = [decoders, *chosen]
     refuse_impossible(chosen, cpus=cpus, gpus=gpus)
     return chosen
 

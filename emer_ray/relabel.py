@@ -24,6 +24,7 @@ from emer_ray import (
     __version__,
     cost,
     manifest,
+    phases,
     pipeline,
     runner,
     stages,
@@ -35,7 +36,7 @@ from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError, StorageError
 from emer_ray.reason.baselines import Baselines, voice_baselines
 from emer_ray.records import Measure
-from emer_ray.store import index, lease, parts, record
+from emer_ray.store import drain, embeddings, index, lease, parts, record
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Progress:
     """The pool that works most of its time, and for what share of it."""
     usd: float | None = None
     """What answers cost so far, earlier starts included; null = no price is known."""
+    phase: str = ""
+    """Which plan these numbers are of, where a run has two."""
 
     @property
     def done_now(self) -> int:
@@ -85,7 +88,7 @@ class Progress:
             usd = f"; {self.usd:.2f} USD"
             usd += f" of about {self.usd / done * self.clips:.2f}" if done and left else ""
         return (
-            f"{done} of {self.clips} clips: {self.ok} ok, {self.failed} failed; "
+            f"{self.phase}{done} of {self.clips} clips: {self.ok} ok, {self.failed} failed; "
             f"{rate:.2f} clips/s{eta}{busiest}{usd}"
         )
 
@@ -135,6 +138,7 @@ def relabel(
         accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
         task = look(config, options)
         if task.unsaved:
+            embeddings.forget(run, task.changed)
             index.save_manifest(run, task.placed)
         journal = {
             **old,
@@ -172,6 +176,8 @@ class Task:
     retrying: bool
     unsaved: bool
     """The manifest, or its shards, are not yet what the directory holds."""
+    changed: list[int]
+    """Shards whose media differ from what the directory holds."""
 
 
 def look(config: RunConfig, options: RelabelOptions) -> Task:
@@ -188,6 +194,8 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
     placed = index.assign_shards(rows, before, clips_per_shard)
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
+    if config.output.phases == 2:
+        phases.cut(flow, config, run)  # refuses what cannot be cut
     counts = index.counts(placed, outcomes)
     done = Progress(
         clips=counts["clips"],
@@ -207,6 +215,7 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
         done=done,
         retrying=options.retry_failed is not None,
         unsaved=before is None or not placed.equals(before),
+        changed=[] if before is None else index.changed_shards(placed, before),
     )
 
 
@@ -245,9 +254,15 @@ def _explain(
     usd_left = _usd_left(config, task.outcomes)
     begin = pipeline.Start(run=run, baselines=baselines, earlier=task.earlier, usd_left=usd_left)
     flow = pipeline.steps(config, begin)
-    pools = pipeline.pools(flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
-    in_flight = pipeline.in_flight(config, pools)
-    start["choices"] |= _choices(pools, in_flight)
+    plans = [_Plan(flow=flow, shards=task.shards)]
+    if config.output.phases == 2:
+        cut = phases.cut(flow, config, run)
+        first = _Plan(flow=cut.encode, shards=cut.left(run, task.shards))
+        plans = [first, _Plan(flow=cut.reason, shards=task.shards)]
+        start["encoded"] = {"clips": index.clips_of(task.placed, first.shards).height}
+    staffed = [_staffed(plan, config, cluster) for plan in plans]
+    for pools, in_flight in staffed:
+        start["choices"] |= _choices(pools, in_flight)
     clips = task.placed
     if task.earlier.run:
         kept = pipeline.kept_shards(task.earlier)
@@ -264,7 +279,10 @@ def _explain(
         seconds = time.monotonic() - started - connected
         start.setdefault("submitted_s", round(seconds, 3))
 
-    account = cost.Account({pool.name: (pool.cpus, pool.gpus) for pool in pools}, clips=left.height)
+    account = cost.Account(
+        {pool.name: (pool.cpus, pool.gpus) for pools, _ in staffed for pool in pools},
+        clips=left.height,
+    )
 
     def spent() -> None:
         start["cost"] = account.record(time.monotonic() - started, runner.ended())
@@ -274,13 +292,37 @@ def _explain(
         spent()
         record.save(run, journal)
 
-    receipts = _receipts(pools, clips, task.shards, in_flight, submitted, account)
+    *before, receipts = (
+        _receipts(pools, clips, plan.shards, in_flight, submitted, account)
+        for plan, (pools, in_flight) in zip(plans, staffed, strict=True)
+    )
     try:
         with watch.stoppable(run, config.budget.drain_s):
-            _follow(config, task, receipts, on_progress, account, keep)
+            for found in before:
+                _encode(config, task, start["encoded"]["clips"], found, on_progress, account)
+                start["encoded"]["until_s"] = round(time.monotonic() - started, 3)
+                keep()
+            if not (before and drain.requested(run)):
+                _follow(config, task, receipts, on_progress, account, keep)
     finally:
         spent()
         _close(journal, task, index.outcomes(run), started)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """A flow, and the shards that go through it."""
+
+    flow: list[pipeline.Step]
+    shards: list[int]
+
+
+def _staffed(
+    plan: _Plan, config: RunConfig, cluster: runner.Cluster
+) -> tuple[list[pipeline.Pool], int]:
+    """Staff a plan, with the number of shards under way."""
+    pools = pipeline.pools(plan.flow, config, cpus=cluster.cpus, gpus=cluster.gpus)
+    return pools, pipeline.in_flight(config, pools)
 
 
 def _choices(pools: Sequence[pipeline.Pool], in_flight: int) -> dict[str, Any]:
@@ -453,6 +495,56 @@ def _receipts(
         )
 
 
+def _arriving(
+    config: RunConfig,
+    task: Task,
+    receipts: Iterator[pa.Table],
+    progress: Progress,
+    on_progress: Callable[[Progress], None],
+    account: cost.Account,
+) -> Iterator[pa.Table]:
+    """Hand on receipts as they come; show progress, watch the budget."""
+    usd_before = _usd(task.outcomes)
+    first: list[pl.DataFrame] = []
+    with watch.unstalled(task.run, config.budget.stall_s, runner.actors) as alive:
+        for table in receipts:
+            alive()
+            yield table
+            rows = pl.DataFrame(pl.from_arrow(table))
+            ok = rows.filter(pl.col("outcome") == "ok").height
+            known = [usd for usd in (usd_before, account.usd) if usd is not None]
+            progress = dataclasses.replace(
+                progress,
+                ok=progress.ok + ok,
+                failed=progress.failed + rows.height - ok,
+                busiest=account.busiest(),
+                usd=sum(known) if known else None,
+            )
+            on_progress(progress)
+            if not task.retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
+                first.append(rows)
+                _refuse_alike(task.run, pl.concat(first))
+            _stop_early(config, task.run, progress)
+
+
+def _encode(
+    config: RunConfig,
+    task: Task,
+    clips: int,
+    receipts: Iterator[pa.Table],
+    on_progress: Callable[[Progress], None],
+    account: cost.Account,
+) -> None:
+    """See the first of two plans through: what it finds lies in the run directory, not in rows."""
+    progress = Progress(
+        clips=clips, ok=0, failed=0, skipped=0, started=time.monotonic(), phase="encoding: "
+    )
+    account.counting = False
+    for _ in _arriving(config, task, receipts, progress, on_progress, account):
+        pass
+    account.counting = True
+
+
 def _follow(
     config: RunConfig,
     task: Task,
@@ -461,44 +553,25 @@ def _follow(
     account: cost.Account,
     keep: Callable[[], None],
 ) -> None:
-    """Collect receipts, roll snapshots, show progress, watch the budget.
+    """Collect receipts, and roll snapshots.
 
     `keep` stores the run's record, with what was spent so far.
     """
     run = task.run
     progress = dataclasses.replace(task.done, started=time.monotonic())
-    usd_before = _usd(task.outcomes)
     known = [index.without(task.outcomes, task.shards)]
     arrived: list[pa.Table] = []  # since the last snapshot
     since = 0
-    first: list[pl.DataFrame] = []
     try:
-        with watch.unstalled(run, config.budget.stall_s, runner.actors) as alive:
-            for table in receipts:
-                alive()
-                arrived.append(table)
-                rows = pl.DataFrame(pl.from_arrow(table))
-                since += rows.height
-                ok = rows.filter(pl.col("outcome") == "ok").height
-                spent = [usd for usd in (usd_before, account.usd) if usd is not None]
-                progress = dataclasses.replace(
-                    progress,
-                    ok=progress.ok + ok,
-                    failed=progress.failed + rows.height - ok,
-                    busiest=account.busiest(),
-                    usd=sum(spent) if spent else None,
-                )
-                on_progress(progress)
-                if not task.retrying and sum(seen.height for seen in first) < ALIKE_CLIPS:
-                    first.append(rows)
-                    _refuse_alike(run, pl.concat(first))
-                _stop_early(config, run, progress)
-                if since >= config.output.snapshot_clips:
-                    # copied tight: a receipt looks into the block that it came in
-                    known.append(pa.concat_tables(arrived).combine_chunks())
-                    index.save_snapshot(run, pa.concat_tables(known))
-                    keep()
-                    arrived, since = [], 0
+        for table in _arriving(config, task, receipts, progress, on_progress, account):
+            arrived.append(table)
+            since += table.num_rows
+            if since >= config.output.snapshot_clips:
+                # copied tight: a receipt looks into the block that it came in
+                known.append(pa.concat_tables(arrived).combine_chunks())
+                index.save_snapshot(run, pa.concat_tables(known))
+                keep()
+                arrived, since = [], 0
     finally:
         if since:
             index.save_snapshot(run, pa.concat_tables([*known, *arrived]))
@@ -513,7 +586,11 @@ def _refuse_alike(run: str, first: pl.DataFrame) -> None:
     raise BudgetError(
         f"{run}: the first {first.height} clips all failed in {stage} as {kind!r}; "
         f"stopped, because the fault is not in the clips. "
-        f"`emer show {run} {first['clip_id'][0]}` tells one of them"
+        + (
+            f"`emer show {run} {first['clip_id'][0]}` tells one of them"
+            if first["part"][0]
+            else "Their rows are made in the second phase; output.phases = 1 makes them at once"
+        )
     )
 
 

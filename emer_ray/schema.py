@@ -553,9 +553,10 @@ FAILURES: Final = pa.schema(
 read its answers again."""
 
 KEPT: Final = pa.schema(
-    [CLIP_ID, *(field.with_nullable(False) for field in (FRAME_TIMES_S, MEDIA_FACTS)), POOLED]
+    [CLIP_ID, STAGE, KIND, MESSAGE, WORKER, FRAME_TIMES_S, MEDIA_FACTS, POOLED.with_nullable(True)]
 )
-"""`embeddings/…/N.vectors.parquet`: what is light of a clip's kept embeddings."""
+"""`embeddings/…/N.vectors.parquet`: what is light of a clip's kept embeddings; of one that failed
+before it had any, how."""
 
 KEPT_TENSORS: Final = pa.schema(
     [CLIP_ID, *(field.with_nullable(False) for field in (TENSORS, EMBEDDINGS))]

@@ -73,6 +73,9 @@ class Earlier:
     embedded: bool = False
     """Every step that looks or listens asks a model with such towers: media whose embeddings are
     kept need not be decoded."""
+    own: bool = False
+    """The embeddings are this run's, kept by its first plan (`output.phases = 2`), and so are the
+    failures of its towers."""
 
 
 NOTHING_EARLIER: Final = Earlier()
@@ -114,7 +117,16 @@ class Rows:
         if held is None or held[0] != shard:
             held = (shard, embeddings.read(run, towers, shard, light=light))
             self._kept[towers, light] = held
-        return held[1].get(row["clip_id"])
+        found = held[1].get(row["clip_id"])
+        return None if found is None or (light and found["pooled"] is None) else found
+
+    def failures(self, table: pa.Table, towers: str, step: str) -> pa.Table:
+        """Mark the clips that failed in this step in the first plan of the same run."""
+        run = self._earlier.run
+        if not self._earlier.own or run is None or not table.num_rows:
+            return table
+        kept = embeddings.read(run, towers, table["shard"][0].as_py(), light=True)
+        return failed_before(table, kept, step)
 
     def facts(self, row: Row) -> Row | None:
         """Give the clip's earlier row, where its media need not be looked at again."""
@@ -143,6 +155,18 @@ class Rows:
             rows = {found["clip_id"]: found for found in listed}
             self._part = (part, rows)
         return rows.get(row["clip_id"])
+
+
+def failed_before(table: pa.Table, kept: Mapping[str, Row], step: str) -> pa.Table:
+    """Mark the clips that failed in a step as their kept rows say; other failures stay."""
+    for name in ("kind", "message", "worker", "stage"):
+        values = table[name].to_pylist()
+        for number, clip_id in enumerate(table["clip_id"].to_pylist()):
+            if kept[clip_id]["stage"] == step:
+                values[number] = kept[clip_id][name]
+        at = table.column_names.index(name)
+        table = table.set_column(at, table.schema.field(name), pa.array(values, pa.string()))
+    return table
 
 
 REUSED: Final = ("clip_id", "answers", "media", *ENCODED_FACTS)
@@ -276,6 +300,7 @@ class Embed:
         return self._towers
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        table = self._earlier.failures(table, self._hash, self._step)
         table = through(
             table,
             stage=self._step,
@@ -290,11 +315,9 @@ class Embed:
         return table
 
     def _keep(self, run: str, table: pa.Table) -> None:
-        kept = table.filter(pc.is_valid(table["embeddings"]))
-        if kept.num_rows:
-            columns = ["clip_id", "frame_times_s", "media", "tensors", "embeddings"]
-            shard = kept["shard"][0].as_py()
-            embeddings.write(run, self._hash, shard, rows_of(kept.select(columns)))
+        if table.num_rows:
+            shard = table["shard"][0].as_py()
+            embeddings.write(run, self._hash, shard, rows_of(table.select(embeddings.COLUMNS)))
 
     def _work(self, rows: list[Row]) -> list[Row | ClipError]:
         return unless_known(rows, self._known, ("embeddings", "tensors"), self._embed)

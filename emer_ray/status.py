@@ -6,7 +6,7 @@ from typing import Any
 
 from emer_ray import watch
 from emer_ray.errors import RunDirError
-from emer_ray.store import index, lease, record
+from emer_ray.store import embeddings, index, lease, record
 
 
 def status(run: str) -> dict[str, Any]:
@@ -14,9 +14,9 @@ def status(run: str) -> dict[str, Any]:
 
     `state` is running, stalled (a driver is at work, and nothing was stored for longer than
     `budget.stall_s`), died (a driver left its lease behind), stopped (clips are left, and nobody is
-    at work), or finished. `idle_s` is the age of the newest part; `clips_per_s` is since this
-    start. `cost` is of all starts and `pools` of the last that has one, as of the newest snapshot.
-    Null = not known.
+    at work), or finished. `idle_s` is the age of the newest part, or of what the first of two
+    phases kept last; `clips_per_s` is since this start. `cost` is of all starts and `pools` of the
+    last that has one, as of the newest snapshot. Null = not known.
     """
     journal = record.require(run)
     placed = index.load_manifest(run)
@@ -31,6 +31,8 @@ def status(run: str) -> dict[str, Any]:
     done = counts["ok"] + counts["failed"]
     left = counts["clips"] - done
     newest_s = max((part.modified_s for part in live), default=None)
+    if journal["config"].get("output", {}).get("phases") == 2:
+        newest_s = max(newest_s or 0.0, embeddings.newest_s(run) or 0.0) or None
     start = journal["starts"][-1] if journal["starts"] else {}
     pools = [start["cost"]["pools"] for start in journal["starts"] if "cost" in start]
     since_s = _since(start.get("at"), newest_s if holder is None else now)

@@ -194,8 +194,8 @@ def two_phases(load: Load, canary: Canary, predicted: Prediction) -> dict[str, A
         return None
     return _advice(
         "two phases",
-        f"encode first, then answer: {two_s / 3600:.2f} GPU-hours instead of {held_s / 3600:.2f}, "
-        f"because no pool holds GPUs while it waits for another",
+        f"output.phases = 2 (encode first, then answer): {two_s / 3600:.2f} GPU-hours instead of "
+        f"{held_s / 3600:.2f}, because no pool holds GPUs while it waits for another",
     )
 
 

@@ -30,6 +30,13 @@ _EMPTY: Final[pl.DataFrame] = pl.DataFrame(
 )
 
 
+COLUMNS: Final = (
+    *("clip_id", "stage", "kind", "message", "worker"),
+    *("frame_times_s", "media", "tensors", "embeddings"),
+)
+"""What is kept of a clip, in two files."""
+
+
 def folder(towers: str) -> str:
     """Name the folder of some towers' embeddings, relative to the run directory."""
     return f"embeddings/{towers[:12]}"
@@ -40,11 +47,17 @@ def _file(towers: str, shard: int, *, light: bool) -> str:
 
 
 def write(run: str, towers: str, shard: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Store the embeddings of a shard's clips: rows with `tensors`, `embeddings` and facts."""
+    """Store the embeddings of a shard's clips: rows of `COLUMNS`.
+
+    A clip that has failed has a light row only, and so has one that nobody will look at.
+    """
     light, heavy = [], []
     for row in rows:
+        facts = {name: row[name] for name in COLUMNS if name not in ("tensors", "embeddings")}
+        if row["kind"] or row["embeddings"] is None:
+            light.append({**facts, "pooled": None})
+            continue
         whole = memoryview(row["embeddings"])
-        facts = {name: row[name] for name in ("clip_id", "frame_times_s", "media")}
         light.append({**facts, "pooled": _pooled(row["tensors"], whole)})
         heavy.append({"clip_id": row["clip_id"], "tensors": row["tensors"], "embeddings": whole})
     for found, columns, is_light in (
@@ -61,6 +74,20 @@ def shards(run: str, towers: str) -> set[int]:
         entry.uri.rsplit("/", 1)[-1] for entry in storage.listing(storage.join(run, folder(towers)))
     )
     return {int(match[1]) for name in names if (match := _LIGHT.fullmatch(name))}
+
+
+def newest_s(run: str) -> float | None:
+    """Tell when something was kept last, in seconds since the epoch; None where nothing is."""
+    found = storage.listing(storage.join(run, "embeddings"))
+    return max((entry.modified_s for entry in found), default=None)
+
+
+def forget(run: str, shards: Sequence[int]) -> None:
+    """Delete what is kept of some shards, whichever towers made it: the light files first."""
+    names = {f"{shard:08d}{kind}.parquet" for shard in shards for kind in (".vectors", "")}
+    found = [entry.uri for entry in storage.listing(storage.join(run, "embeddings"))]
+    mine = [uri for uri in found if uri.rsplit("/", 1)[-1] in names]
+    storage.delete_all(sorted(mine, key=lambda uri: not _LIGHT.search(uri)))
 
 
 def read(run: str, towers: str, shard: int, *, light: bool) -> dict[str, Row]:
@@ -98,6 +125,7 @@ def vectors(run: str, model: str | None = None) -> pl.DataFrame:
         clip_id: {item["name"]: item["values"] for item in row["pooled"]}
         for shard in sorted(numbers)
         for clip_id, row in read(run, towers, shard, light=True).items()
+        if row["pooled"] is not None
     }
     return pl.DataFrame(
         [

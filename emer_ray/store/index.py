@@ -84,6 +84,17 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
     )
 
 
+def changed_shards(placed: pl.DataFrame, old: pl.DataFrame) -> list[int]:
+    """List the shards with a clip that had other media in `old`, or was not listed there."""
+    media = [name for name in _MEDIA if name in placed.columns and name in old.columns]
+    present = (
+        frame.filter("present").select("clip_id", "shards", *media) for frame in (placed, old)
+    )
+    new, before = present
+    other = new.join(before, on=["clip_id", *media], how="anti", nulls_equal=True)
+    return sorted(other["shards"].list.last().unique().to_list())
+
+
 def reassign_failed(
     manifest: pl.DataFrame, outcomes: pl.DataFrame, kinds: Sequence[str], shard_clips: int
 ) -> pl.DataFrame:

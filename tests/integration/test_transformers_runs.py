@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import emer_ray
-from emer_ray import config, containment, pipeline, stages
+from emer_ray import config, containment, pipeline, runner, stages
 from emer_ray.config import RunConfig
-from emer_ray.relabel import relabel
+from emer_ray.relabel import Progress, relabel
 from emer_ray.runner import Cluster
 from emer_ray.store import embeddings, index, record
 from tests import rows
@@ -130,6 +130,42 @@ def test_another_prompt_on_ray_takes_embeddings_over(
     assert reused == answers(configured(tmp_path / "three", "one_shot", **split, language="zh"))
     start = record.require(str(tmp_path / "two"))["starts"][0]
     assert (start["reused"]["steps"], start["reused"]["embedded"]) == ([], 6)
+
+
+@pytest.mark.slow  # a process that dies on a clip is started again five times
+@pytest.mark.timeout(400)
+def test_two_phases_give_pools_back_in_between_and_resume(
+    local_ray: Cluster, tiny: Path, tmp_path: Path
+) -> None:
+    """The rows of one plan; and a start after a stop between the phases encodes nothing again."""
+    split = {"models": {"main": model(tiny / "omni25", split=True)}}
+    lost = {"faults": {"main_towers": {"webcam_neutral": "exit"}}}
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    parted = configured(tmp_path / "two", "one_shot", **split, **lost, output={"phases": 2})
+    alive: dict[str, list[str]] = {}
+
+    def noted(progress: Progress) -> None:
+        alive.setdefault(progress.phase, runner.actors())
+        if not progress.phase:
+            raise RuntimeError("stop here")
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        relabel(parted, on_progress=noted)
+    relabel(parted)
+    assert index.verify(two).holds
+    assert not list(Path(two).rglob("claims/**/*.json"))
+    relabel(configured(tmp_path / "one", "one_shot", **split, **lost))
+    said = rows.stored(two)
+    assert said == rows.stored(one)
+    ended = said["webcam_neutral"]
+    assert (ended["stage"], ended["kind"]) == ("main_towers", "crashed")
+    pools = {phase: " ".join(lines) for phase, lines in alive.items()}
+    assert "MainTowers" in pools["encoding: "]
+    assert "Explain" not in pools["encoding: "]
+    assert "Explain" in pools[""]
+    assert "Decode" not in pools[""]
+    starts = record.require(two)["starts"]
+    assert [start["encoded"]["clips"] for start in starts] == [6, 0]
 
 
 def test_clue_merge_asks_three_models_in_three_pools(

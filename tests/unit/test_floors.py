@@ -19,12 +19,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "checkpoint",
         *("rounds", "release"),
     ),
-    "wiring": ("containment", "stages", "pipeline", "cost", "telemetry"),
-    "running": ("runner", "watch", "judge", "trial"),
+    "wiring": ("containment", "stages", "pipeline", "phases", "cost", "telemetry"),
+    "running": ("runner", "jobserver", "watch", "judge", "trial"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
         *("bench", "corpus", "reparse", "review", "export", "audit", "compare", "compact"),
-        *("report", "desk", "plan"),
+        *("report", "desk", "plan", "submit"),
     ),
     "skin": ("cli",),
 }
@@ -43,6 +43,9 @@ OWN_FLOOR_ALLOWED = {
     ("stages", "containment"),
     ("pipeline", "containment"),
     ("pipeline", "stages"),
+    ("phases", "containment"),
+    ("phases", "pipeline"),
+    ("phases", "stages"),
     ("parse", "metrics"),  # one grammar of label cells, for answers and for tables
     ("metrics", "store"),  # a run directory is scored like any table of predictions
     ("reason", "store"),  # and its answers can be replayed
@@ -50,6 +53,7 @@ OWN_FLOOR_ALLOWED = {
     ("trial", "runner"),
     ("plan", "relabel"),
     ("bench", "plan"),
+    ("submit", "status"),
     ("demo", "relabel"),
     ("bench", "relabel"),
     ("demo", "show"),
@@ -62,7 +66,7 @@ OWN_FLOOR_ALLOWED = {
 """Imports between modules of one floor, each a decision."""
 
 LIBRARIES: dict[str, set[str]] = {
-    "ray": {"runner", "trial", "bench"},
+    "ray": {"runner", "jobserver", "trial", "bench"},
     "click": {"cli"},
     "pydantic": {"config", "recipes", "checkpoint", "plan"},
     "boto3": {"storage", "bench"},
@@ -75,7 +79,7 @@ LIBRARIES: dict[str, set[str]] = {
     "httpx": {"reason"},
     "jinja2": {"report"},
     "vl_convert": {"report", "bench"},
-    "aiohttp": {"desk"},
+    "aiohttp": {"desk", "jobserver"},
     "onnxruntime": {"perceive", "reason"},
     "ai_edge_litert": {"perceive"},
     "torch": {"checkpoint", "encode", "reason", "bench"},
