@@ -8,6 +8,7 @@ its budget or a check that does not hold is exit code 1.
 import atexit
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import shutil
@@ -330,6 +331,76 @@ def _price(advice: Mapping[str, Any]) -> str:
     if advice["usd"] is None:
         return ""
     return f" ({advice['usd']:.2f} USD, {advice['hours']:.3g} h)"
+
+
+@main.command()
+@click.argument("arguments", nargs=-1, required=True, metavar="CONFIG [-- ARGUMENTS...]")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key, e.g. --set output.run=s3://bucket/runs/first.",
+)
+@click.option("--address", metavar="URL", help="Job server; default: RAY_API_SERVER_ADDRESS.")
+@click.option(
+    "--job",
+    "door",
+    default="jobs/relabel.py",
+    show_default=True,
+    metavar="FILE",
+    help="What to run, inside of the folder; arguments of another than this go behind --.",
+)
+@click.option(
+    "--folder",
+    default=".",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What travels: what git would keep of this folder; default: this one.",
+)
+@click.option("--detach", is_flag=True, help="Do not follow the log.")
+@json_option
+@click.pass_context
+def submit(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    overrides: tuple[str, ...],
+    address: str | None,
+    door: str,
+    folder: Path,
+    detach: bool,
+    as_json: bool,
+) -> None:
+    """Run a job on a Ray cluster: pack this folder, submit, follow the log.
+
+    CONFIG lies inside of the folder. Ctrl-C ends the following, and not the job. A run has one job
+    at a time. Exit code: that of the job; 75 where it was stopped; 0 after Ctrl-C.
+
+    \b
+    emer submit jobs/relabel.toml --address http://HEAD:8265 \\
+        --set input.manifest=s3://bucket/clips.parquet --set output.run=s3://bucket/runs/first
+    """
+    from emer_ray.submit import order
+    from emer_ray.submit import submit as run_submit
+
+    wanted = order(folder, door, arguments, overrides)
+    show = functools.partial(click.echo, nl=False, err=True)
+    found = run_submit(wanted, address, show, detach=detach, say=_say)
+    code = f", exit code {found['exit_code']}" if found["exit_code"] else ""
+    _say(f"job {found['job']}: {found['status']}{code}")
+    if "state" in found:
+        _say(
+            f"{found['run']}: {found['state']}, {found['clips']} clips, {found['ok']} ok, "
+            f"{found['failed']} failed, {found['left']} left"
+        )
+    if found["status"] in ("PENDING", "RUNNING"):
+        follow = f"`emer status {found['run']}`, or " if found["run"] else ""
+        _say(
+            f"it goes on; {follow}the log: "
+            f"`ray job logs --follow --address {found['address']} {found['job']}`"
+        )
+    if as_json:
+        print_json(found)
+    ctx.exit(found["exit_code"])
 
 
 @main.command()

@@ -6,6 +6,7 @@
     ├── RunDirError        a run directory is foreign, taken, damaged or not one           (exit 2)
     ├── ModelError         weights are missing, unreadable or fail their checksum          (exit 2)
     ├── StorageError       an object cannot be read, written or listed                     (exit 2)
+    ├── JobError           a cluster's job server cannot be reached, or refuses             (exit 2)
     ├── BudgetError        a run went over its budget; what it wrote stays                 (exit 1)
     ├── Interrupted        a run was asked to stop and did; starting again resumes        (exit 75)
     └── ClipError          the expected failure of one clip; a row, never the end of a run
@@ -90,6 +91,10 @@ class RunDirError(EmerError):
 
 class ModelError(EmerError):
     """Weights are missing, unreadable, or fail their checksum."""
+
+
+class JobError(EmerError):
+    """A cluster's job server cannot be reached, or refuses what it is asked."""
 
 
 class BudgetError(EmerError):

@@ -107,7 +107,7 @@ def chaos(
         )
         planned = plan(seed, clips, kills)
         started = time.monotonic()
-        with _cluster(folder, say) as cluster:
+        with two_nodes(folder, say) as cluster:
             run = _Run(program=chosen, cluster=cluster, trace=trace, folder=folder, say=say)
             run.through(planned)
         stored = stored_ids(chosen.output)
@@ -256,7 +256,7 @@ class _Run:
     """A driver that is started, killed, and started again until it ends by itself."""
 
     program: Program
-    cluster: "_Cluster"
+    cluster: "TwoNodes"
     trace: Path
     folder: Path
     say: Callable[[str], None]
@@ -348,17 +348,27 @@ class _Run:
         return " | ".join(log[-3:])
 
 
-class _Cluster:
+class TwoNodes:
     """A head and a second node, as two raylets on this machine, with ports of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, jobs: bool = False) -> None:
+        """Start both; with `jobs`, the head serves jobs at `jobs_url`."""
         from ray.cluster_utils import Cluster
 
-        self._ray = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": HEAD_CPUS, "include_dashboard": False},
-        )
-        self._second = self._ray.add_node(num_cpus=SECOND_CPUS)
+        head: dict[str, int | None] = {"num_cpus": HEAD_CPUS, "include_dashboard": jobs}
+        if jobs:
+            head["dashboard_agent_listen_port"] = None  # a free one
+        self._ray = Cluster(initialize_head=True, head_node_args=head)
+        self.jobs_url = f"http://{self._ray.webui_url}"
+        self._jobs = jobs
+        self._second = self._joined()
+
+    def _joined(self) -> Any:
+        """Let a node join. A job's files lie in its node's folder, which two nodes of one machine
+        would share: the one that goes would take them from the other.
+        """
+        own = {"temp_dir": tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"])} if self._jobs else {}
+        return self._ray.add_node(num_cpus=SECOND_CPUS, **own)
 
     def environment(self) -> dict[str, str]:
         """What a driver needs to join."""
@@ -373,7 +383,7 @@ class _Cluster:
         """Kill the second node's raylet, with which its workers die; then a fresh node joins."""
         os.kill(_raylet(self._second), signal.SIGKILL)
         self._ray.remove_node(self._second, allow_graceful=False)  # what is left of it
-        self._second = self._ray.add_node(num_cpus=SECOND_CPUS)
+        self._second = self._joined()
 
     def workers(self, kind: Literal["worker", "actor"]) -> list[tuple[int, str]]:
         """List processes by id and title: actors of pools, or every other worker."""
@@ -388,11 +398,14 @@ class _Cluster:
 
 
 @contextlib.contextmanager
-def _cluster(folder: Path, say: Callable[[str], None]) -> Iterator[_Cluster]:
+def two_nodes(
+    folder: Path, say: Callable[[str], None], *, jobs: bool = False
+) -> Iterator[TwoNodes]:
+    """Run a cluster of two nodes during a `with` block; its files go below `folder`."""
     before = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = str(folder)  # nobody's `ray.init("auto")` shall find this cluster
     say("starting two nodes")
-    cluster = _Cluster()
+    cluster = TwoNodes(jobs=jobs)
     try:
         yield cluster
     finally:

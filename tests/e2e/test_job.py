@@ -89,3 +89,23 @@ def test_a_submitted_job_relabels(head: dict[str, str], synthetic: Path, tmp_pat
     summary = json.loads(line)
     assert (summary["clips"], summary["ok"], summary["failed"]) == (12, 12, 0)
     assert index.verify(run).holds
+
+
+@pytest.mark.ray
+def test_emer_submit_shows_its_token_and_ends_as_the_job_does(
+    head: dict[str, str], tmp_path: Path
+) -> None:
+    command = [
+        *(sys.executable, "-m", "emer_ray.cli", "submit", "jobs/relabel.toml", "--json"),
+        *("--set", f"input.manifest={tmp_path / 'gone.csv'}"),
+        *("--set", f"output.run={tmp_path / 'run'}"),
+    ]
+    strange = {**head, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, env=strange, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "give the cluster's token in RAY_AUTH_TOKEN" in done.stderr
+    done = subprocess.run(command, env=head, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode, told["status"], told["exit_code"]) == (2, "FAILED", 2), done.stderr
+    assert "gone.csv" in done.stderr  # the sentence of the job, out of its log
+    assert "state" not in told  # the run never began
