@@ -141,6 +141,7 @@ class Server:
 
 
 def _job(found: JobDetails) -> Job:
+    assert found.submission_id is not None  # only a driver that nobody submitted has none
     return Job(
         name=found.submission_id,
         status=found.status.value,

@@ -367,7 +367,9 @@ class TwoNodes:
         """Let a node join. A job's files lie in its node's folder, which two nodes of one machine
         would share: the one that goes would take them from the other.
         """
-        own = {"temp_dir": tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"])} if self._jobs else {}
+        own: dict[str, Any] = {}
+        if self._jobs:
+            own["temp_dir"] = tempfile.mkdtemp(dir=os.environ["RAY_TMPDIR"])
         return self._ray.add_node(num_cpus=SECOND_CPUS, **own)
 
     def environment(self) -> dict[str, str]:
