@@ -7,7 +7,6 @@ claims bound how often a clip may kill its process; a block is never dropped (`m
 set here and recorded.
 """
 
-import asyncio
 import logging
 import os
 import time
@@ -35,6 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from emer_ray import containment, cost, meter, telemetry
 from emer_ray.containment import HEAVY
 from emer_ray.errors import EmerError
+from emer_ray.gate import Gate
 from emer_ray.pipeline import Chain, Pool
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def run(
     """
     here = ray.get_runtime_context().get_node_id()
     gate = (
-        ray.remote(_Gate)
+        ray.remote(Gate)
         .options(
             num_cpus=0,
             max_concurrency=10_000,
@@ -209,32 +209,6 @@ def mistakes_said() -> Iterator[None]:
             raise
         mine.args = (str(mine).splitlines()[0],)  # Ray appends advice on its own knobs
         raise mine from None
-
-
-class _Gate:
-    """Lets shards in while fewer than `most` are under way.
-
-    Ray Data bounds bytes, not work: where blocks are small, decoders would run ahead of a slow
-    model by hours, and a stop would lose all of it or wait for it. A shard that a restarted actor
-    brings again is in already.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._inside: set[int] = set()
-        self._changed = asyncio.Condition()
-
-    async def enter(self, shard: int) -> None:
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: shard in self._inside or len(self._inside) < self._most
-            )
-            self._inside.add(shard)
-
-    async def leave(self, shard: int) -> None:
-        async with self._changed:
-            self._inside.discard(shard)
-            self._changed.notify_all()
 
 
 _TRAIL = b"emer_trail"

@@ -19,7 +19,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "checkpoint",
         *("rounds", "release"),
     ),
-    "wiring": ("containment", "stages", "pipeline", "phases", "cost", "telemetry"),
+    "wiring": ("containment", "stages", "pipeline", "phases", "cost", "gate", "telemetry"),
     "running": ("runner", "jobserver", "watch", "judge", "trial"),
     "verbs": (
         *("relabel", "verify", "status", "show", "demo", "models", "evaluate", "leaderboard"),
