@@ -9,6 +9,7 @@ from emer_ray.runner import Cluster
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_a_small_one_on_a_store(local_ray: Cluster, bucket: str) -> None:
     found = resume(clips=20_000, where=f"{bucket}/bench")

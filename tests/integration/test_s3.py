@@ -180,6 +180,8 @@ class TestContract:
         storage.write(uri, b"1")
         with multiprocessing.get_context("fork").Pool(2) as pool:
             assert pool.map(storage.read, [uri] * 8) == [b"1"] * 8
+            pool.close()  # they end by themselves: Ray's handler of SIGTERM is forked with them
+            pool.join()
 
 
 def denied_or_missing(operation, *arguments):

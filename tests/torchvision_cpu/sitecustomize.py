@@ -16,9 +16,6 @@ from types import ModuleType
 class _BeforeTorchvision(importlib.abc.MetaPathFinder):
     """Declare the missing operators just before torchvision is imported, once."""
 
-    library = None
-    """Keeps the declarations: they die with this object."""
-
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -27,12 +24,14 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
             import torch
 
             if torch.version.cuda is None:
-                type(self).library = torch.library.Library("torchvision", "FRAGMENT")
+                library = torch.library.Library("torchvision", "FRAGMENT")
+                # declarations die with this object, and who only looks for torchvision drops us
+                torch.torchvision_stand_in = library
                 for operator in ("nms", "qnms"):
                     schema = (
                         f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
                     )
-                    type(self).library.define(schema)
+                    library.define(schema)
         return None
 
 
