@@ -165,7 +165,8 @@ def test_two_phases_give_pools_back_in_between_and_resume(
     assert "Explain" in pools[""]
     assert "Decode" not in pools[""]
     starts = record.require(two)["starts"]
-    assert [start["encoded"]["clips"] for start in starts] == [6, 0]
+    encoded = [start.get("encoded", {"clips": 0})["clips"] for start in starts]
+    assert encoded == [6, 0]  # a start that finds every row stored says nothing of encoding
 
 
 def test_clue_merge_asks_three_models_in_three_pools(
