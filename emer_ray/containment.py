@@ -393,7 +393,7 @@ class _Watchdog:
 
     It needs the interpreter's lock, so a timer in C, of which a process has one, stands behind it
     for native code that hangs while holding it. Setting that starts a thread, so it is set some
-    seconds late and again only when that is not late enough.
+    seconds late and again only when that has become too early or too late.
     """
 
     def __init__(self) -> None:
@@ -410,13 +410,13 @@ class _Watchdog:
                 self._thread = threading.Thread(target=self._run, name="emer-watchdog", daemon=True)
                 self._thread.start()
             self._watches.append(watch)
-            if watch.until + NATIVE_GRACE_S > self._armed:
-                self._arm(watch.until + NATIVE_GRACE_S + TIMER_SLACK_S)
+            self._arm()
         try:
             yield
         finally:
             with self._lock:
                 self._watches.remove(watch)
+                self._arm()
 
     def _run(self) -> None:
         while True:
@@ -429,9 +429,14 @@ class _Watchdog:
             for watch in watches:
                 _look_at(watch)
 
-    def _arm(self, when: float) -> None:
-        self._armed = when
-        faulthandler.dump_traceback_later(max(when - time.monotonic(), CHECK_S), exit=True)
+    def _arm(self) -> None:
+        """Set the timer for the last of what runs, unless it goes off in time for that already."""
+        due = max((watch.until + NATIVE_GRACE_S for watch in self._watches), default=None)
+        if due is None or due <= self._armed <= due + TIMER_SLACK_S:
+            return
+        self._armed = due + TIMER_SLACK_S
+        left = self._armed - time.monotonic()
+        faulthandler.dump_traceback_later(max(left, CHECK_S), exit=True)
 
 
 _WATCHDOG: Final = _Watchdog()
