@@ -461,8 +461,26 @@ def inputs(
         extra["videos_kwargs"] = {**videos, **extra.get("videos_kwargs", {})}
     if pcm is not None:
         extra["audio"] = [pcm.copy()]
-        extra["audio_kwargs"] = {"sampling_rate": AUDIO_HZ, **extra.get("audio_kwargs", {})}
+        sounds = {"sampling_rate": AUDIO_HZ, **_padded_to(made, len(pcm))}
+        extra["audio_kwargs"] = {**sounds, **extra.get("audio_kwargs", {})}
     return dict(made(text=text, return_tensors="pt", **extra))
+
+
+HEARD_BY_MASK: Final = ("Qwen2_5OmniProcessor", "Qwen3OmniMoeProcessor")
+"""Processors that fill up every sound to 300 s, for models that listen only where a mask says."""
+
+
+def _padded_to(made: Any, samples: int) -> dict[str, int]:
+    """Say to which length a sound is filled up: just so far that what is heard stays the same.
+
+    A window that begins within the sound ends within one window's length after it. The spectrum of
+    300 s takes a hundred times what that of three does, and 150 MB.
+    """
+    if type(made).__name__ not in HEARD_BY_MASK:
+        return {}
+    spectrum = made.feature_extractor
+    room = samples + spectrum.n_fft
+    return {"max_length": min(spectrum.n_samples, room + -room % spectrum.hop_length)}
 
 
 def frame_rate(times_s: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from emer_ray import checkpoint, pipeline, stages
 from emer_ray.config import RunConfig
 from emer_ray.plan import forecast, prices
 from emer_ray.plan.canary import Canary
-from emer_ray.plan.forecast import Station
+from emer_ray.plan.forecast import Shard, Station
 from emer_ray.plan.prediction import (
     Load,
     Prediction,
@@ -31,6 +31,7 @@ def advices(
             _more_decoders(load, canary, predicted, table),
             _fewer_decoders(load, canary, predicted),
             *splits(load.config),
+            _larger_shards(load, canary, predicted),
             two_phases(load, canary, predicted),
         )
         if advice is not None
@@ -131,6 +132,32 @@ def _fewer_decoders(load: Load, canary: Canary, predicted: Prediction) -> dict[s
                 other,
             )
     return None
+
+
+LARGER: Final = 4
+SHARDS_PAY: Final = 0.95
+"""Larger shards are advised where they take less than this share of the time."""
+
+
+def _larger_shards(load: Load, canary: Canary, predicted: Prediction) -> dict[str, Any] | None:
+    """Shards of quick clips: each costs Ray Data's one loop the same, whatever it holds."""
+    output = load.config.output
+    wanted = output.model_copy(update={"shard_clips": LARGER * output.shard_clips})
+    now, _ = pipeline.shard_clips(load.config, load.flow)
+    most, _ = pipeline.shard_clips(load.config.model_copy(update={"output": wanted}), load.flow)
+    times = most // now
+    if times < 2:
+        return None
+    joined = [Shard.of(load.shards[i : i + times]) for i in range(0, len(load.shards), times)]
+    other = predict(dataclasses.replace(load, shards=joined), canary, predicted.hardware)
+    if other.work_s > SHARDS_PAY * predicted.work_s:
+        return None
+    return _advice(
+        f"output.shard_clips = {times * now}, in a new run directory",
+        f"a shard costs Ray Data {forecast.HOP_S * len(predicted.pools):.3f} s whatever it holds; "
+        f"more clips are done again after a crash",
+        other,
+    )
 
 
 def splits(config: RunConfig) -> list[dict[str, Any]]:

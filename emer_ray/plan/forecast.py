@@ -39,6 +39,15 @@ class Shard:
     """Seconds of pictures of its clips together."""
     audio_s: float = 0.0
 
+    @classmethod
+    def of(cls, shards: Sequence["Shard"]) -> "Shard":
+        """Join several into one."""
+        return cls(
+            clips=sum(shard.clips for shard in shards),
+            video_s=sum(shard.video_s for shard in shards),
+            audio_s=sum(shard.audio_s for shard in shards),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:

@@ -210,6 +210,18 @@ def test_spot_machines_are_advised_but_not_for_the_head() -> None:
     assert "take spot machines" not in whats(advised(fake(), rates(0.2, 0.01), "2xcpu-32:spot")[1])
 
 
+def test_larger_shards_are_advised_where_quick_ones_keep_the_driver_busy() -> None:
+    quick, slow = rates(decode=0.001, reason=0.0), rates(decode=0.001, reason=0.5)
+    small = {"frames": 1, "size_px": 32}  # a block holds four times as many
+    before, found = advised(fake(media=small), quick, "100xcpu-32", n_shards=3000)
+    [advice] = [a for a in found if "shard_clips" in str(a["what"])]
+    assert str(advice["what"]).startswith("output.shard_clips = 64")
+    assert float(str(advice["hours"])) < 0.5 * before.seconds / 3600
+    assert "shard_clips" not in str(advised(fake(media=small), slow, "100xcpu-32")[1])
+    large = {"frames": 64, "size_px": 224}  # and here not even 16
+    assert "shard_clips" not in str(advised(fake(media=large), quick, "100xcpu-32")[1])
+
+
 def test_gpus_that_wait_are_given_decoders_where_that_costs_less() -> None:
     gpus = fake(pools={"explain": {"gpus": 1}})
     before, found = advised(gpus, rates(decode=2.0, reason=0.1), "4xgpu-1")

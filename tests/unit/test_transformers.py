@@ -23,6 +23,7 @@ from tests.tiny_settings import SMALL
 pytestmark = pytest.mark.transformers
 
 OMNI = ("omni25", "omni3")
+FEATURES = ("input_features", "feature_attention_mask")
 SPLITTABLE = (*OMNI, "video_text", "qwen3_vl")
 BY_PIXELS = SPLITTABLE
 """Families whose processors take a number of pixels; the others take a size."""
@@ -128,6 +129,28 @@ def test_logits_are_equal_when_the_towers_run_in_another_process(tiny: Path) -> 
         parted = logits(reasoner(tiny / name, split=True), asked(sent[name], *senses(name)))
         whole = logits(reasoner(tiny / name), asked(seen, *senses(name)))
         assert (whole - parted).abs().max() == 0, name
+
+
+@pytest.mark.parametrize("name", OMNI)
+@pytest.mark.parametrize("samples", [4_001, 16_000, 47_999])
+def test_what_is_heard_of_a_sound_is_as_when_it_is_filled_up_to_five_minutes(
+    tiny: Path, name: str, samples: int
+) -> None:
+    from emer_ray import checkpoint
+
+    options = checkpoint.TransformersOptions()
+    made = checkpoint.processor(tiny / name, options)
+    sound = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    mine = checkpoint.inputs(made, options, made.audio_token, None, (), sound)
+    theirs = made(text=made.audio_token, audio=[sound.copy()], return_tensors="pt")
+    assert mine["input_ids"].tolist() == theirs["input_ids"].tolist()
+    heard, reference = ({k: given[k] for k in FEATURES} for given in (mine, theirs))
+    length = int(reference["feature_attention_mask"].sum())
+    assert int(heard["feature_attention_mask"][0, :length].sum()) == length
+    assert int(heard["feature_attention_mask"].sum()) == length
+    moved = heard["input_features"][..., :length] - reference["input_features"][..., :length]
+    assert moved.abs().max() == 0
+    assert heard["input_features"].shape[-1] <= length + 4  # and not 30,000
 
 
 @pytest.mark.parametrize("name", OMNI)
