@@ -62,7 +62,8 @@ class OutputConfig(_Section):
     """2: the towers of split models see every clip first, and their embeddings are kept; then GPUs
     are given back and language models loaded."""
     snapshot_clips: Count = 10_000
-    """The driver rolls an index snapshot after this many receipts."""
+    """The driver rolls an index snapshot after this many receipts, and after every tenth of them
+    names the new ones in a small file beside it."""
 
 
 class MediaConfig(_Section):

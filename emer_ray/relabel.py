@@ -559,22 +559,14 @@ def _follow(
     """
     run = task.run
     progress = dataclasses.replace(task.done, started=time.monotonic())
-    known = [index.without(task.outcomes, task.shards)]
-    arrived: list[pa.Table] = []  # since the last snapshot
-    since = 0
+    known = index.without(task.outcomes, task.shards)
+    snapshots = index.Snapshots(run, known, every=config.output.snapshot_clips)
     try:
         for table in _arriving(config, task, receipts, progress, on_progress, account):
-            arrived.append(table)
-            since += table.num_rows
-            if since >= config.output.snapshot_clips:
-                # copied tight: a receipt looks into the block that it came in
-                known.append(pa.concat_tables(arrived).combine_chunks())
-                index.save_snapshot(run, pa.concat_tables(known))
+            if snapshots.add(table):
                 keep()
-                arrived, since = [], 0
     finally:
-        if since:
-            index.save_snapshot(run, pa.concat_tables([*known, *arrived]))
+        snapshots.close()
 
 
 def _refuse_alike(run: str, first: pl.DataFrame) -> None:

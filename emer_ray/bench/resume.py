@@ -149,19 +149,26 @@ def _build(config: RunConfig, run: str, done: int) -> None:
         stored = list(pool.map(put, range(done // size)))
     if not storage.is_s3(run):
         stored = [(part.name, part.version) for part in layout.live(run)]
-    known = (done - 1) // config.output.snapshot_clips * config.output.snapshot_clips
     names = pl.DataFrame(stored, schema=["part", "version"], orient="row")
-    outcomes = pl.DataFrame({"clip_id": placed["clip_id"].head(known // size * size)})
-    outcomes = outcomes.with_row_index("row").with_columns(
+    names = names.with_row_index("shard").with_columns(pl.col("shard").cast(pl.Int32))
+    outcomes = pl.DataFrame({"clip_id": placed["clip_id"].head(done)}).with_row_index("row")
+    outcomes = outcomes.with_columns(
         shard=(pl.col("row") // size).cast(pl.Int32),
         outcome=pl.lit("ok"),
         stage=pl.lit(None, pl.String),
         kind=pl.lit(None, pl.String),
         usd=pl.lit(None, pl.Float64),
     )
-    names = names.with_row_index("shard").with_columns(pl.col("shard").cast(pl.Int32))
-    outcomes = outcomes.join(names, on="shard", maintain_order="left")
-    index.save_snapshot(run, outcomes.select(schema.INDEX.names))
+    outcomes = outcomes.join(names, on="shard", maintain_order="left").select(schema.INDEX.names)
+    whole, since = (
+        (done - 1) // every * every // size * size
+        for every in (
+            config.output.snapshot_clips,
+            config.output.snapshot_clips // index.SINCE_TIMES,
+        )
+    )
+    number = index.save_snapshot(run, outcomes.head(whole))
+    index.save_since(run, number, outcomes.slice(whole, since - whole))
     record.save(
         run,
         {

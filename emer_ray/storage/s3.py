@@ -337,7 +337,9 @@ def _new_client(_process: int, settings: frozenset[tuple[str, str]]) -> "S3Clien
     )
     # A session of its own: the default session of boto3 is not safe between threads.
     client: S3Client = boto3.session.Session().client("s3", config=config)
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _read_contents)
+    # by a wildcard, whose handlers come first: botocore's own reads the whole page in search of an
+    # error that came with status 200
+    client.meta.events.register("before-parse.*.ListObjectsV2", _read_contents)
     return client
 
 

@@ -1,7 +1,9 @@
 """What happened to every clip: snapshots rolled by the driver, and the parts stored since.
 
-A snapshot names each part with its version: it answers for a part only while the store still holds
-that very version of it, so that a part that was deleted, damaged or stored anew is read again.
+A snapshot is one file of every outcome (`index/000007.parquet`) and, rolled more often because it
+is small, one of those that came after it (`index/000007-since.parquet`). It names each part with
+its version: it answers for a part only while the store still holds that very version of it, so that
+a part that was deleted, damaged or stored anew is read again.
 
 Work is identified by clip id and shard, never by a block, a file count or an order (peers §3, row
 29).
@@ -31,7 +33,10 @@ _EMPTY: Final[pl.DataFrame] = pl.DataFrame(pl.from_arrow(schema.INDEX.empty_tabl
 _MEDIA: Final = ("video_uri", "audio_uri", "start_s", "end_s", "crop", "fps")
 _SEEN: Final = (*_MEDIA, "subtitle_zh", "subtitle_en")
 """Columns of a manifest that decide what a model sees of a clip."""
-_SNAPSHOT = re.compile(r"index/(\d{6,})\.parquet")
+_SNAPSHOT = re.compile(r"(\d{6,})(-since)?\.parquet")
+SINCE_TIMES: Final = 10
+"""Times between two snapshots that the outcomes since the last one are stored, beside it."""
+
 _TRIES: Final = 3
 """Looks at a directory whose parts go away while they are read."""
 
@@ -212,15 +217,25 @@ def _rows(chosen: Sequence[Part], tables: Sequence[pa.Table]) -> pl.DataFrame:
 
 def newest_snapshot(run: str) -> pl.DataFrame:
     """Read the newest readable snapshot; a missing or torn one costs time, never truth."""
-    for number in reversed(_snapshots(run)):
-        data = storage.read(storage.join(run, f"index/{number:06d}.parquet"))
-        try:
-            found = pl.read_parquet(io.BytesIO(data))
-        except pl.exceptions.PolarsError:
-            continue
-        if found.columns == _EMPTY.columns:
-            return found
+    rolled, since = _snapshots(run)
+    for number in reversed(rolled):
+        found = _snapshot(run, f"{number:06d}")
+        if found is not None:
+            later = _snapshot(run, f"{number:06d}-since") if number in since else None
+            return found if later is None else pl.concat([found, later])
     return _EMPTY
+
+
+def _snapshot(run: str, name: str) -> pl.DataFrame | None:
+    try:
+        found = pl.read_parquet(io.BytesIO(storage.read(_place(run, name))))
+    except pl.exceptions.PolarsError:
+        return None
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return None  # a newer one has replaced it since
+    return found if found.columns == _EMPTY.columns else None
 
 
 def without(outcomes: pl.DataFrame, shards: Sequence[int]) -> pa.Table:
@@ -230,26 +245,86 @@ def without(outcomes: pl.DataFrame, shards: Sequence[int]) -> pa.Table:
     return kept.to_arrow().cast(schema.INDEX)
 
 
-def save_snapshot(run: str, rows: pl.DataFrame | pa.Table) -> None:
-    """Roll a snapshot; older ones but the last are deleted, so that a reader always has one."""
-    numbers = _snapshots(run)
-    number = (numbers[-1] if numbers else 0) + 1
+def save_snapshot(run: str, rows: pl.DataFrame | pa.Table) -> int:
+    """Roll a snapshot and give its number.
+
+    Older ones but the last are deleted, so that a reader always has one.
+    """
+    rolled, since = _snapshots(run)
+    number = (rolled[-1] if rolled else 0) + 1
+    _save(run, f"{number:06d}", rows)
+    for old in rolled[:-1]:
+        storage.delete(_place(run, f"{old:06d}"))
+    for old in since:
+        storage.delete(_place(run, f"{old:06d}-since"))
+    return number
+
+
+class Snapshots:
+    """Rolls snapshots of a run as outcomes arrive.
+
+    A whole one takes a second for a million clips, so most of the time only what came since is
+    stored. The first of a start is whole: it also names what was read from parts that none did.
+    """
+
+    def __init__(self, run: str, known: pa.Table, *, every: int) -> None:
+        self._run = run
+        self._every = every
+        self._known = [known]
+        self._since: list[pa.Table] = []
+        self._n_since = self._n_unnamed = 0
+        """Clips that no whole snapshot names, and those that no file of the index does."""
+        self._number: int | None = None
+
+    def add(self, rows: pa.Table) -> bool:
+        """Take outcomes; tells whether that made a file due, which is stored by then."""
+        self._since.append(rows)
+        self._n_since += rows.num_rows
+        self._n_unnamed += rows.num_rows
+        if self._n_unnamed < self._every / SINCE_TIMES:
+            return False
+        if self._number is None or self._n_since >= self._every:
+            # copied tight: what arrives looks into the block that it came in
+            self._known.append(pa.concat_tables(self._since).combine_chunks())
+            self._number = save_snapshot(self._run, pa.concat_tables(self._known))
+            self._since, self._n_since = [], 0
+        else:
+            save_since(self._run, self._number, pa.concat_tables(self._since))
+        self._n_unnamed = 0
+        return True
+
+    def close(self) -> None:
+        """Store what is not in a snapshot yet."""
+        if self._n_since:
+            save_snapshot(self._run, pa.concat_tables([*self._known, *self._since]))
+
+
+def save_since(run: str, number: int, rows: pl.DataFrame | pa.Table) -> None:
+    """Store the outcomes that came after a snapshot, in place of the fewer that did before."""
+    _save(run, f"{number:06d}-since", rows)
+
+
+def _save(run: str, name: str, rows: pl.DataFrame | pa.Table) -> None:
     sink = io.BytesIO()
     table = rows if isinstance(rows, pa.Table) else rows.to_arrow()
     pq.write_table(table.cast(schema.INDEX), sink, compression="zstd")
     pa.default_memory_pool().release_unused()  # a driver's memory shall not grow with its run
-    storage.write(storage.join(run, f"index/{number:06d}.parquet"), sink.getvalue())
-    for old in numbers[:-1]:
-        storage.delete(storage.join(run, f"index/{old:06d}.parquet"))
+    storage.write(_place(run, name), sink.getvalue())
 
 
-def _snapshots(run: str) -> list[int]:
-    numbers = []
-    for entry in storage.listing(storage.join(run, "index")):
-        match = _SNAPSHOT.fullmatch("index/" + entry.uri.rsplit("/", 1)[-1])
-        if match:
-            numbers.append(int(match[1]))
-    return sorted(numbers)
+def _place(run: str, name: str) -> str:
+    return storage.join(run, f"index/{name}.parquet")
+
+
+def _snapshots(run: str) -> tuple[list[int], list[int]]:
+    """List the numbers of snapshots, and of those that have a file of later outcomes."""
+    names = (entry.uri.rsplit("/", 1)[-1] for entry in storage.listing(storage.join(run, "index")))
+    found = [match for name in names if (match := _SNAPSHOT.fullmatch(name))]
+    rolled, since = (
+        sorted(int(match[1]) for match in found if bool(match[2]) == later)
+        for later in (False, True)
+    )
+    return rolled, since
 
 
 def final(outcomes: pl.DataFrame) -> pl.DataFrame:

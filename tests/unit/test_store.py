@@ -11,7 +11,7 @@ import pytest
 
 from emer_ray import schema, storage
 from emer_ray.errors import RunDirError
-from emer_ray.store import claims, index, lease, parts, record
+from emer_ray.store import claims, index, layout, lease, parts, record
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -196,6 +196,44 @@ def test_old_snapshots_are_cleared_but_the_one_before_the_newest(tmp_path: Path)
         "000003.parquet",
         "000004.parquet",
     ]
+
+
+def test_what_came_since_a_snapshot_is_named_beside_it_and_then_by_the_next(
+    tmp_path: Path,
+) -> None:
+    def files() -> list[str]:
+        return sorted(path.name for path in Path(tmp_path, "index").glob("*"))
+
+    def opened() -> list[str]:
+        live = layout.live(run)
+        return [part.name for part in index.vouched(index.newest_snapshot(run), live)[1]]
+
+    run = str(tmp_path)
+    snapshots = index.Snapshots(run, schema.INDEX.empty_table(), every=20)
+    seen = []
+    for shard in range(12):
+        write(run, shard, [f"clip-{shard}"], [])
+        rows = index.outcomes(run).filter(shard=shard)
+        seen.append((snapshots.add(rows.to_arrow().cast(schema.INDEX)), files(), len(opened())))
+    first, second = "000001.parquet", "000002.parquet"
+    beside = [first, "000001-since.parquet"]
+    assert seen[:4] == [
+        (False, [], 1),
+        (True, [first], 0),
+        (False, [first], 1),
+        (True, sorted(beside), 0),
+    ]
+    assert [stored for stored, _, _ in seen] == [False, True] * 6
+    assert all(unnamed <= 1 for _, _, unnamed in seen)
+    whole = index.newest_snapshot(run)
+    assert whole["clip_id"].to_list() == [f"clip-{shard}" for shard in range(12)]
+    # a torn file beside costs time and no truth
+    Path(tmp_path, "index", beside[1]).write_bytes(b"torn")
+    assert len(opened()) == 10
+    assert index.outcomes(run).height == 12
+    snapshots.close()
+    assert files() == [first, second]
+    assert index.newest_snapshot(run).equals(whole)
 
 
 # parts
