@@ -219,6 +219,32 @@ def test_a_clip_that_kills_its_process_is_given_up_after_three_lonely_tries(
     assert not list(tmp_path.rglob("*.json"))
 
 
+NATIVE = """
+import ctypes, sys
+from emer_ray import containment, schema
+from tests.unit.test_stages import decoded
+containment.NATIVE_GRACE_S = containment.TIMER_SLACK_S = 0.5
+def done(deadline_s, work):
+    guard = containment.Guard(run=sys.argv[1], deadline_s=deadline_s)
+    containment.through(decoded("a"), stage="encode", to=schema.ENCODED, work=work, guard=guard)
+done(600, lambda rows: [{"notes": []}])
+print("first", flush=True)
+done(0.3, lambda rows: ctypes.PyDLL(None).sleep(90))
+"""
+
+
+def test_native_code_that_hangs_with_the_interpreter_is_ended_after_a_longer_wait_before(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", NATIVE, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "first\n"
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert not claims.claim(str(tmp_path), "encode", 0).first  # whoever comes next knows
+
+
 SIDE_BY_SIDE = """
 import json, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
