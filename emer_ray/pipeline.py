@@ -57,7 +57,7 @@ class Step:
     pool: str
     """Neighbouring steps of one pool run in the same actors, so nothing travels between them."""
     shares_model: bool = False
-    """Takes part in the models that its pool's actor has loaded."""
+    """Asks a model, and takes part in those that its pool's actor has loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -503,7 +503,7 @@ def pools(flow: Sequence[Step], config: RunConfig, *, cpus: float, gpus: float) 
 
 
 def staffed(name: str, members: Sequence[Step], want: PoolConfig, gpus: float) -> Pool:
-    model = next((s.settings["model"] for s in members if s.stage is stages.Reason), None)
+    model = next((s.settings["model"] for s in members if s.shares_model), None)
     backend = model.backend if model else ""
     if want.shards and backend not in SHARDS:
         raise ConfigError(
