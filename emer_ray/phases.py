@@ -17,6 +17,9 @@ from emer_ray.config import RunConfig
 from emer_ray.errors import ClipError, ConfigError, RunDirError
 from emer_ray.store import drain, embeddings
 
+RECALL: Final = "recall"
+"""The pool that reads back what the first plan kept."""
+
 FACTS: Final = ("decode", "encode")
 """Steps whose failures are known before any tower is asked."""
 
@@ -48,15 +51,15 @@ def cut(flow: Sequence[pipeline.Step], config: RunConfig, run: str) -> Phases:
     first.append(replace(last, settings={**last.settings, "drops": containment.MEDIA}))
     first.append(pipeline.Step(name="encoded", stage=Encoded, settings={}, pool=last.pool))
     kept = {"run": run, "towers": towers}
-    second = [pipeline.Step(name="recall", stage=Recall, settings=kept, pool="recall")]
+    second = [pipeline.Step(name=RECALL, stage=Recall, settings=kept, pool=RECALL)]
     own = stages.Earlier(run=run, towers=towers, own=True)
     for number, step in enumerate(flow):
         if step.stage is stages.Encode:
-            second.append(replace(step, name="recall.encode", pool="recall"))
+            second.append(replace(step, name=f"{RECALL}.encode", pool=RECALL))
         elif step.stage is stages.Embed:
             settings = {**step.settings, "keep_in": None, "earlier": own}
             pool = flow[number + 1].pool  # of the language model: what is read need not travel
-            second.append(replace(step, name=f"recall.{step.name}", settings=settings, pool=pool))
+            second.append(replace(step, name=f"{RECALL}.{step.name}", settings=settings, pool=pool))
         elif step.stage is not stages.Decode:
             second.append(step)
     return Phases(encode=first, reason=second, towers=towers)

@@ -202,7 +202,6 @@ def told(load: Load, tried: Canary, predicted: Prediction) -> dict[str, Any]:
     clips = sum(shard.clips for shard in load.shards)
     length_s = sum(max(shard.video_s, shard.audio_s) for shard in load.shards)
     hardware = predicted.hardware
-    gpu_s = sum(station.actors * station.gpus for station in predicted.stations) * predicted.work_s
     return {
         "clips": clips,
         "bottleneck": predicted.bottleneck,
@@ -221,7 +220,7 @@ def told(load: Load, tried: Canary, predicted: Prediction) -> dict[str, Any]:
         },
         "shards": len(load.shards),
         "media_hours": short(length_s / 3600),
-        "gpu_hours": short(gpu_s / 3600),
+        "gpu_hours": short(predicted.gpu_s / 3600),
         "hardware": {
             **{name: getattr(hardware, name) for name in ("cpus", "gpus", "nodes", "cores")},
             "machines": [

@@ -200,7 +200,8 @@ def two_phases(load: Load, canary: Canary, predicted: Prediction) -> dict[str, A
     """
     towers = [n for n, pool in enumerate(predicted.pools) if _embeds(pool)]
     gpus = predicted.hardware.gpus
-    if not towers or not gpus or sum(s.gpus > 0 for s in predicted.stations) < 2:
+    apart = load.config.output.phases == 2
+    if apart or not towers or not gpus or sum(s.gpus > 0 for s in predicted.stations) < 2:
         return None
     cut = towers[-1] + 1
     once_s = predicted.work_s + start_s(predicted.pools, canary, predicted.hardware.cores)

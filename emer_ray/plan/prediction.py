@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from emer_ray import pipeline, runner
+from emer_ray import phases, pipeline, runner
 from emer_ray.config import RunConfig
 from emer_ray.errors import ConfigError
 from emer_ray.plan import forecast, prices
-from emer_ray.plan.canary import Canary
+from emer_ray.plan.canary import Canary, PoolRates
 from emer_ray.plan.forecast import Rate, Shard, Station
 
 
@@ -47,6 +47,8 @@ class Prediction:
     baselines_s: float
     work_s: float
     busy_s: Mapping[str, float] = field(default_factory=dict)
+    gpu_s: float = 0.0
+    """GPU-seconds that the pools hold while there is work."""
     answers_usd: float | None = None
     """What answers cost, where they have a price."""
 
@@ -109,42 +111,82 @@ def nothing(hardware: Hardware) -> Prediction:
 
 
 def predict(load: Load, canary: Canary, hardware: Hardware) -> Prediction:
-    """Staff the pools for some hardware and play the run through."""
-    pools = pipeline.pools(load.flow, load.config, cpus=hardware.cpus, gpus=hardware.gpus)
-    stations = [station_of(pool, canary) for pool in pools]
-    starting = start_s(pools, canary, hardware.cores)
+    """Staff the pools for some hardware and play the run through, or its two plans in turn."""
     baselines_s = 0.0
     if load.baselines:
-        first = pipeline.pools(load.flow[:2], load.config, cpus=hardware.cpus, gpus=hardware.gpus)
-        through = [
-            *(station_of(pool, canary) for pool in first),
-            forecast.ray_station(len(first)),
-        ]
-        baselines_s = start_s(first, canary, hardware.cores)
-        baselines_s += forecast.played(through, load.baselines, hardware.cores).seconds
-    through = [*stations, forecast.ray_station(len(pools))]
-    played = forecast.played(through, load.shards, hardware.cores)
+        first = _played(load.flow[:2], load, canary, hardware, load.baselines)
+        baselines_s = first.start_s + first.seconds
+    plans = [load.flow]
+    if load.config.output.phases == 2:
+        cut = phases.cut(load.flow, load.config, "")
+        plans = [cut.encode, cut.reason]
+    found = [_played(flow, load, canary, hardware, load.shards) for flow in plans]
     clips = sum(shard.clips for shard in load.shards)
     answers_usd = None if canary.usd_per_clip is None else canary.usd_per_clip * clips
+    busy_s: dict[str, float] = {}
+    for plan in found:
+        for name, seconds in plan.busy_s.items():  # Ray's own loop is in each of them
+            busy_s[name] = busy_s.get(name, 0.0) + seconds
+    hops = forecast.ray_station(sum(len(plan.pools) for plan in found))
     return Prediction(
         hardware=hardware,
-        pools=pools,
-        stations=through,
-        start_s=load.look_s + starting,
+        pools=[pool for plan in found for pool in plan.pools],
+        stations=[*(station for plan in found for station in plan.stations), hops],
+        start_s=load.look_s + sum(plan.start_s for plan in found),
         baselines_s=baselines_s,
-        work_s=played.seconds,
-        busy_s=played.busy_s,
+        work_s=sum(plan.seconds for plan in found),
+        busy_s=busy_s,
+        gpu_s=sum(s.actors * s.gpus * plan.seconds for plan in found for s in plan.stations),
         answers_usd=answers_usd,
     )
 
 
-def station_of(pool: pipeline.Pool, canary: Canary) -> Station:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """One flow on its own, as Ray Data runs it."""
+
+    pools: Sequence[pipeline.Pool]
+    stations: Sequence[Station]
+    start_s: float
+    seconds: float
+    busy_s: Mapping[str, float]
+
+
+def _played(
+    flow: Sequence[pipeline.Step],
+    load: Load,
+    canary: Canary,
+    hardware: Hardware,
+    shards: Sequence[Shard],
+) -> _Plan:
+    pools = pipeline.pools(flow, load.config, cpus=hardware.cpus, gpus=hardware.gpus)
+    stations = [station_of(pool, canary) for pool in pools]
+    through = [*stations, forecast.ray_station(len(pools))]
+    found = forecast.played(through, shards, hardware.cores)
+    return _Plan(
+        pools=pools,
+        stations=stations,
+        start_s=start_s(pools, canary, hardware.cores),
+        seconds=found.seconds,
+        busy_s=found.busy_s,
+    )
+
+
+def rates_of(pool: pipeline.Pool, canary: Canary) -> PoolRates:
+    """Find what the canary measured of a pool; what is only read back costs next to nothing."""
+    if pool.name == phases.RECALL:
+        return PoolRates(load_s=0.0, load_cpu_s=0.0, steps={pool.name: (Rate(), Rate())})
     found = canary.pools.get(pool.name)
     if found is None:
         raise ConfigError(
             f"the rates know no pool {pool.name!r} (they have {', '.join(canary.pools)}); they are "
             f"of another recipe or other pools, so leave --rates out and let a canary run"
         )
+    return found
+
+
+def station_of(pool: pipeline.Pool, canary: Canary) -> Station:
+    found = rates_of(pool, canary)
     walls, cpus = zip(*found.steps.values(), strict=True)
     return Station(
         name=pool.name,
@@ -157,7 +199,7 @@ def station_of(pool: pipeline.Pool, canary: Canary) -> Station:
 
 
 def start_s(pools: Sequence[pipeline.Pool], canary: Canary, cores: float) -> float:
-    rates = [canary.pools[pool.name] for pool in pools]
+    rates = [rates_of(pool, canary) for pool in pools]
     return forecast.start_s(
         [(p.max_actors, r.load_s, r.load_cpu_s) for p, r in zip(pools, rates, strict=True)], cores
     )

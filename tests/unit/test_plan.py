@@ -423,6 +423,36 @@ def pool_on_gpus(name: str, stage: object, actors: int) -> pipeline.Pool:
     )
 
 
+def test_two_plans_are_predicted_one_after_the_other() -> None:
+    """Towers take a tenth of what the language model does; each plan has all eight GPUs."""
+
+    def predicted(phases: int) -> Prediction:
+        pools = {"main_towers": {"gpus": 1}, "explain": {"gpus": 1}}
+        if phases == 1:
+            pools = {name: {**own, "actors": 4} for name, own in pools.items()}
+        told = split_model(True, frames=2, size_px=56).model_dump()
+        settings = config.parse({**told, "pools": pools, "output": {"phases": phases}})
+        seconds = {"decode": 0.001, "main_towers": 0.1, "reason.main": 1.0, "write": 0.0}
+        known = Canary(
+            pools={
+                name: PoolRates(load_s=5.0, load_cpu_s=0.0, steps={name: (even(s), Rate())})
+                for name, s in seconds.items()
+            }
+        )
+        hardware = Hardware(cpus=64, gpus=8, nodes=1, cores=64, usd_per_hour=None)
+        return prediction.predict(load(settings, 500), known, hardware)
+
+    once, twice = predicted(1), predicted(2)
+    assert once.work_s == pytest.approx(8000 * 1.0 / 4, rel=0.02)
+    assert twice.work_s == pytest.approx(8000 * 1.1 / 8, rel=0.05)
+    assert twice.start_s == pytest.approx(once.start_s + 5.0)
+    assert once.gpu_s == pytest.approx(8 * once.work_s)
+    assert twice.gpu_s == pytest.approx(8 * twice.work_s)
+    assert twice.bottleneck == "reason.main"
+    names = ["decode", "main_towers", "recall", "reason.main", "write"]
+    assert [pool.name for pool in twice.pools] == names
+
+
 def both_phases(towers_s: float, language_s: float, load_s: float) -> dict[str, object] | None:
     """Towers and language on four GPUs each, of eight."""
     pools = [pool_on_gpus("towers", stages.Embed, 4), pool_on_gpus("language", stages.Reason, 4)]
