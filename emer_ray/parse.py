@@ -39,6 +39,8 @@ LOOP_REPEATS: Final = 6
 LOOP_TOKENS: Final = 24
 LOOP_PERIOD: Final = 60
 """A unit of up to 60 words said 6 times in a row over at least 24 words is a loop."""
+QUOTED_TOKENS: Final = 4
+"""Words that a quotation counts for: people do say the same thing over and over."""
 DULL: Final = 8.0
 DULL_BYTES: Final = 600
 """So is prose of 600 bytes or more that shrinks to an eighth; human prose shrinks to a half."""
@@ -53,6 +55,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _FENCE = re.compile(r"```[a-zA-Z0-9_-]*\s*\n?(.*?)```", re.DOTALL)
 _BULLET = re.compile(r"^\s*(?:[-*•·]|\d{1,2}[.)、])\s*(.+?)\s*$", re.MULTILINE)
 _TOKENS = re.compile(r"[⺀-鿿豈-﫿]|[^\W_]+")
+_QUOTED = re.compile(r'"[^"]*"|“[^”]*”|「[^」]*」|『[^』]*』|«[^»]*»')
 _NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?")
 _LEAD = re.compile(r"^(?:input|output|translation|输入|输出|翻译|译文)\s*[:：]\s*", re.IGNORECASE)
 _NOTHING: Final = frozenset({"none", "nothing", "null", "unknown", "n/a", "no", "无", "没有"})
@@ -210,7 +213,8 @@ def _cleaned(body: str) -> str:
 
 
 def _prose(answer: Answer, rung: str, text: str) -> Reading:
-    if looping(text) or _dull(text):
+    own = _with_short_quotes(text)
+    if looping(own) or _dull(own):
         raise _failed("repetitive", answer, f"the text goes round in circles: {_start(text)}")
     if answer.finish == "length":
         raise _failed("cut_off", answer, f"the text ends at max_tokens: …{text[-60:]!r}")
@@ -233,7 +237,7 @@ def _structured(
             case "explanation":
                 said = _explanation(found, rung)
                 text = gist(said)
-                if looping(text) or _hammered(found["labels"]):
+                if looping(_with_short_quotes(text)) or _hammered(found["labels"]):
                     raise _failed("repetitive", answer, "the answer goes round in circles")
                 return Reading(rung=rung, text=text, explanation=said, labels=said.labels)
             case "labels":
@@ -402,6 +406,11 @@ def looping(text: str) -> bool:
         if longest >= max(LOOP_TOKENS, LOOP_REPEATS * period):
             return True
     return False
+
+
+def _with_short_quotes(text: str) -> str:
+    """Leave of each quotation its first words."""
+    return _QUOTED.sub(lambda found: " ".join(_TOKENS.findall(found[0])[:QUOTED_TOKENS]), text)
 
 
 def _dull(text: str) -> bool:

@@ -122,6 +122,19 @@ def test_a_word_inside_prose_is_no_label(raw: str) -> None:
         parse.read(said(raw), "labels")
 
 
+@pytest.mark.parametrize("marks", ['""', "“”", "「」"])
+def test_what_somebody_says_over_and_over_may_be_quoted(marks: str) -> None:
+    cry = marks[0] + "Let me go. " * 12 + marks[1]
+    raw = json.dumps({"lexical_clues": [f"She cries {cry}"], "labels": ["afraid"]})
+    assert [label.label for label in parse.explanation(said(raw)).labels] == ["afraid"]
+    assert parse.read(said(f"She cries {cry} and runs."), "lexical").text.endswith("runs.")
+    again = f"She cries {marks[0]}Let me go at once{marks[1]}. " * 6  # the model, not she
+    unmarked = cry.strip(marks)
+    for text in (again, unmarked):
+        with pytest.raises(ClipError, match="circles"):
+            parse.read(said(text), "lexical")
+
+
 def test_prose_is_read_where_the_step_asks_for_it() -> None:
     found = parse.read(said("<think>hm</think>Output: He smiles,\nthen laughs."), "account")
     assert (found.text, found.rung) == ("He smiles, then laughs.", "think+prose")
