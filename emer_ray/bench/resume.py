@@ -1,22 +1,24 @@
 """How long a run with a million finished clips takes to go on.
 
 The directory is as the default shard size leaves it: 62,500 parts, each a whole, valid part with
-ids of its own, the manifest, and the snapshot of a driver that was killed just before the next one,
-so that the parts of the last 10,000 clips have to be opened. What is not real: the rows say almost
-nothing, so that a part has 30 kB, and nobody computed them. Then a manifest that has 160 clips more
-is relabeled for real, on a Ray that is up. `seconds` counts from there until the first block is
-submitted: the manifest, the listing, the snapshot, the anti-join, the lease.
+ids of its own, the manifest, and the index of a driver that was killed just before it was due
+again, so that the outcomes of the last 10,000 clips are not in the snapshot and the parts of the
+last 1,000 have to be opened. What is not real: the rows say almost nothing, so that a part has
+30 kB, and nobody computed them. Then a manifest that has 160 clips more is relabeled for real, by a
+new process. `seconds` counts, without the start of Ray, until the first block is submitted: the
+manifest, the listing, the snapshot, the anti-join, the lease.
 """
 
 import hashlib
 import io
+import multiprocessing
 import secrets
 import struct
 import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +27,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from emer_ray import config as configuration
-from emer_ray import manifest, pipeline, runner, schema, storage
+from emer_ray import manifest, pipeline, schema, storage
 from emer_ray.bench import seaweed
 from emer_ray.bench.processes import environment
 from emer_ray.config import RunConfig
@@ -53,8 +55,9 @@ def resume(
         started = time.monotonic()
         _build(config, run, done)
         say(f"{done} clips in {len(layout.live(run))} parts: {time.monotonic() - started:.1f} s")
-        runner.connect()
-        summary = relabel(config)
+        # a driver that starts again is a new process, without what this one keeps of building
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            summary = fresh.submit(relabel, config).result()
         start = record.require(run)["starts"][-1]
         say(f"resumed after {start['submitted_s']} s, finished after {summary['seconds']} s")
         started = time.monotonic()

@@ -4,14 +4,13 @@ import pytest
 
 from emer_ray import storage
 from emer_ray.bench.resume import resume
-from emer_ray.runner import Cluster
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_a_small_one_on_a_store(local_ray: Cluster, bucket: str) -> None:
+def test_a_small_one_on_a_store(bucket: str) -> None:
     found = resume(clips=20_000, where=f"{bucket}/bench")
     assert (found["clips"], found["skipped"], found["ok"]) == (20_000, 20_000, 20_160)
     assert (found["parts"], found["parts_read"], found["verified"]) == (1260, 1024, True)
@@ -21,7 +20,7 @@ def test_a_small_one_on_a_store(local_ray: Cluster, bucket: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_million_clips_on_a_disk(local_ray: Cluster) -> None:
+def test_a_million_clips_on_a_disk() -> None:
     found = resume()
     assert (found["clips"], found["skipped"], found["ok"]) == (1_000_000, 1_000_000, 1_000_160)
     assert (found["parts"], found["parts_read"], found["verified"]) == (62_510, 1024, True)
