@@ -78,7 +78,7 @@ def command(manifest: str, run: str) -> list[str]:
     return [EMER, "relabel", *said, "--json"]
 
 
-@pytest.mark.parametrize("films", [60, pytest.param(170, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("films", [80, pytest.param(170, marks=pytest.mark.slow)])
 def test_clips_survive_bad_files_and_a_killed_driver(
     tmp_path: Path, bucket: str, weights: dict[str, Path], films: int
 ) -> None:
