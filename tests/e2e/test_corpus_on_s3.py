@@ -105,7 +105,7 @@ def test_clips_survive_bad_files_and_a_killed_driver(
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     assert (summary["clips"], summary["ok"], summary["failed"]) == (clips, ok, 20)
-    assert summary["skipped"] >= 40
+    assert summary["skipped"] >= 24  # 12 parts, of which half may hold failures
     found = rows.stored(run)
     assert {name: row["kind"] for name, row in found.items() if "kind" in row} == due
     assert Counter(row["media"]["has_video"] for row in found.values() if "kind" not in row) == {
