@@ -7,6 +7,7 @@ what is left and nothing else.
 """
 
 import dataclasses
+import gc
 import hashlib
 import logging
 import platform
@@ -127,6 +128,7 @@ def relabel(
     """
     options = options or RelabelOptions()
     started = time.monotonic()
+    gc.freeze()  # half a million objects of imported modules, which the collector need not look at
     run = required(config.output.run, "output.run")
     required(config.input.manifest, "input.manifest")
     fingerprint_parts = pipeline.fingerprint_parts(config)
