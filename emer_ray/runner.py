@@ -53,6 +53,11 @@ it wakes: its default of 0.1 leaves actors of quick shards without any, 0.02 cos
 core (benchmarks/README.md)."""
 
 
+GROW_AT = 0.9
+"""Shards handed to a pool over those that it can take, from where it gets one more actor. Ray
+Data's default of 1.75 is never reached by actors that are handed no more than they work on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What the job may use."""
@@ -126,12 +131,16 @@ def data_context() -> dict[str, Any]:
     if not hasattr(streaming_executor_state, "WAIT_FOR_TASK_COMPLETION_TIMEOUT_S"):
         raise AttributeError(f"Ray {ray.__version__} waits for tasks in another way")
     streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = TICK_S
+    scaling = context.autoscaling_config
+    if not hasattr(scaling, "actor_pool_util_upscaling_threshold"):
+        raise AttributeError(f"Ray {ray.__version__} grows pools in another way")
+    scaling.actor_pool_util_upscaling_threshold = GROW_AT
     context.execution_options.preserve_order = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     for name in ("exceptions", "_internal.execution.streaming_executor_state"):
         logging.getLogger(f"ray.data.{name}").setLevel(logging.CRITICAL)  # what they say is raised
-    return {**knobs, "tick_s": TICK_S, "preserve_order": False}
+    return {**knobs, "tick_s": TICK_S, "grow_at": GROW_AT, "preserve_order": False}
 
 
 def run(
