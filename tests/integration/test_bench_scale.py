@@ -23,5 +23,5 @@ def test_replicas_on_gpus_of_other_nodes_are_fed() -> None:
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = json.loads(ended.stdout.splitlines()[-1])
     assert found["clips"] == 768
-    assert 0 < found["occupancy"] <= 1.0
+    assert 0.5 < found["occupancy"] <= 1.0
     assert {"driver", "Explain", "ParseWrite"} <= found["cpu_ms_per_batch"].keys()
