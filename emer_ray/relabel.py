@@ -13,8 +13,9 @@ import logging
 import platform
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -128,14 +129,13 @@ def relabel(
     """
     options = options or RelabelOptions()
     started = time.monotonic()
-    gc.freeze()  # half a million objects of imported modules, which the collector need not look at
     run = required(config.output.run, "output.run")
     required(config.input.manifest, "input.manifest")
     fingerprint_parts = pipeline.fingerprint_parts(config)
     check_weights(config)
     check_keys(config)
     preflight(run)
-    with lease.held(run, take_over=options.take_over):
+    with _imports_uncollected(), lease.held(run, take_over=options.take_over):
         old = record.load(run) or {}
         accepted = record.refuse_foreign(run, old, fingerprint_parts, options.accept) if old else []
         task = look(config, options)
@@ -158,6 +158,17 @@ def relabel(
         else:
             _close(journal, task, task.outcomes, started)
     return _summary(config, task, journal)
+
+
+@contextmanager
+def _imports_uncollected() -> Iterator[None]:
+    """Spare the collector half a million objects of imported modules at each of its rounds."""
+    gc.collect()  # what is garbage now would stay, with all that it holds
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -488,7 +499,7 @@ def _receipts(
     in_flight: int,
     on_submitted: Callable[[], None],
     account: cost.Account,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     for first in range(0, len(shards), WAVE_SHARDS):
         wave = index.clips_of(placed, shards[first : first + WAVE_SHARDS])
         tables = index.shard_tables(wave)
@@ -500,15 +511,16 @@ def _receipts(
 def _arriving(
     config: RunConfig,
     task: Task,
-    receipts: Iterator[pa.Table],
+    receipts: Generator[pa.Table, None, None],
     progress: Progress,
     on_progress: Callable[[Progress], None],
     account: cost.Account,
 ) -> Iterator[pa.Table]:
-    """Hand on receipts as they come; show progress, watch the budget."""
+    """Hand on receipts as they come; show progress, watch the budget. The flow ends with it."""
     usd_before = _usd(task.outcomes)
     first: list[pl.DataFrame] = []
-    with watch.unstalled(task.run, config.budget.stall_s, runner.actors) as alive:
+    stalled = watch.unstalled(task.run, config.budget.stall_s, runner.actors)
+    with closing(receipts), stalled as alive:
         for table in receipts:
             alive()
             yield table
@@ -533,7 +545,7 @@ def _encode(
     config: RunConfig,
     task: Task,
     clips: int,
-    receipts: Iterator[pa.Table],
+    receipts: Generator[pa.Table, None, None],
     on_progress: Callable[[Progress], None],
     account: cost.Account,
 ) -> None:
@@ -550,7 +562,7 @@ def _encode(
 def _follow(
     config: RunConfig,
     task: Task,
-    receipts: Iterator[pa.Table],
+    receipts: Generator[pa.Table, None, None],
     on_progress: Callable[[Progress], None],
     account: cost.Account,
     keep: Callable[[], None],

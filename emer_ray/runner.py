@@ -7,12 +7,12 @@ claims bound how often a clip may kill its process; a block is never dropped (`m
 set here and recorded.
 """
 
+import gc
 import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,19 +76,21 @@ def connect() -> Cluster:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    if not ray.is_initialized():
-        if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            # one line per actor that says nothing a user can act on goes with the level below
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            ray.init(
-                address="local",
-                num_cpus=max(LOCAL_CPUS, cores + 2),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+    if ray.is_initialized():
+        # cycles of garbage that a failed run has left behind hold its actors, and these the CPUs
+        gc.collect()
+    elif address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        # one line per actor that says nothing a user can act on goes with the level below
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(
+            address="local",
+            num_cpus=max(LOCAL_CPUS, cores + 2),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
     cpus = total.get("CPU", 0.0)
@@ -150,15 +152,16 @@ def run(
     in_flight: int,
     on_submitted: Callable[[], None] = lambda: None,
     account: cost.Account | None = None,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Stream shards through the pools and yield what the last one returns, as it finishes.
 
-    At most `in_flight` shards are under way: admitted to the first pool and not yet returned.
+    At most `in_flight` shards are under way: admitted to the first pool and not yet returned. To
+    close the generator early ends the run: the actors finish what they have begun, and go.
     `on_submitted` is called when every block is in the object store and Ray Data takes over.
     `account` is told what each shard cost.
     """
     here = ray.get_runtime_context().get_node_id()
-    gate = (
+    gate: Any = (
         ray.remote(Gate)
         .options(
             num_cpus=0,
@@ -197,31 +200,35 @@ def run(
         )  # Ray Data's pools restart actors and retry tasks for ever unless told otherwise (2.60)
     metrics = telemetry.Metrics(ray.util.metrics)
     on_submitted()
-    with mistakes_said():
+    try:
         # `iter_batches` would send its statistics to an actor every five seconds, and that actor
         # would grow by 42 MB more in 100,000 clips (benchmarks/README.md)
         for bundle in data.iter_internal_ref_bundles():
             for entry in bundle.blocks:
                 shard, table, trail = unpacked(ray.get(entry.ref))
-                gate.leave.remote(shard)  # type: ignore[attr-defined]
+                gate.leave.remote(shard)
                 if account is not None:
                     account.add(cost.read(trail), table.num_rows, time.time())
                     metrics.gpu_busy(account.gpu_shares())
                 if table.num_rows:  # none of a shard that was drained
                     yield table
-
-
-@contextmanager
-def mistakes_said() -> Iterator[None]:
-    """Raise what a worker has to say of the run as it said it there."""
-    try:
-        yield
     except ray.exceptions.RayTaskError as error:
-        mine = error.cause
-        if not isinstance(mine, EmerError):
-            raise
-        mine.args = (str(mine).splitlines()[0],)  # Ray appends advice on its own knobs
-        raise mine from None
+        raise mistake(error) from None
+    finally:
+        ray.kill(gate)  # actors that wait at it would outlive the run
+
+
+def mistake(error: ray.exceptions.RayTaskError) -> Exception:
+    """Give what a worker has to say of the run as it said it there; a fault of ours stays as it is.
+
+    Without what would hold Ray Data's executor, and by it the actors, as long as the error itself.
+    """
+    mine = error.cause
+    if not isinstance(mine, EmerError):
+        return error
+    mine.args = (str(mine).splitlines()[0],)  # Ray appends advice on its own knobs
+    error.__traceback__ = error.__context__ = None
+    return mine.with_traceback(None)
 
 
 _TRAIL = b"emer_trail"

@@ -17,7 +17,7 @@ from emer_ray import containment
 from emer_ray.clock import family_cpu_s, spending
 from emer_ray.errors import EmerError
 from emer_ray.pipeline import Chain, Pool, Step
-from emer_ray.runner import mistakes_said, packed, unpacked
+from emer_ray.runner import mistake, packed, unpacked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +66,16 @@ def tried(pool: Pool, tables: Sequence[pa.Table]) -> Trial:
         .remote()
     )
     try:
-        with mistakes_said():
-            loading = actor.load.remote(pool.steps, pool.shards)
-            load_cpu_s = ray.get(loading, timeout=TRIAL_S)
-            load_s = time.perf_counter() - asked
-            blocks = [packed(number, table) for number, table in enumerate(tables)]
-            singles = len(list(itertools.takewhile(lambda table: len(table) < 2, tables)))
-            found = [one for block in blocks[:singles] for one in _worked(actor, [block])]
-            found += _worked(actor, blocks[singles:])
-            ray.get(actor.close.remote())
+        loading = actor.load.remote(pool.steps, pool.shards)
+        load_cpu_s = ray.get(loading, timeout=TRIAL_S)
+        load_s = time.perf_counter() - asked
+        blocks = [packed(number, table) for number, table in enumerate(tables)]
+        singles = len(list(itertools.takewhile(lambda table: len(table) < 2, tables)))
+        found = [one for block in blocks[:singles] for one in _worked(actor, [block])]
+        found += _worked(actor, blocks[singles:])
+        ray.get(actor.close.remote())
+    except ray.exceptions.RayTaskError as error:
+        raise mistake(error) from None
     except ray.exceptions.GetTimeoutError:
         raise EmerError(
             f"pool {pool.name}: no actor of {pool.cpus:g} CPUs and {pool.gpus:g} GPUs started in "

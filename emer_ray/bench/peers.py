@@ -177,9 +177,10 @@ class _Place:
         turn, killed = 0, False
         try:
             while driver.poll() is None:
-                _update(look, memory=turn % MEMORY_EVERY == 0)
+                calls = chaos.read_trace(self._trace) if look.asked is None else []
+                _update(look, memory=bool(calls) or turn % MEMORY_EVERY == 0)
                 turn += 1
-                if look.asked is None and (calls := chaos.read_trace(self._trace)):
+                if calls:
                     look.asked, look.asked_cpu_s = calls[0][0], look.cpu_s
                 if kill_after and len(chaos.read_trace(self._trace)) >= kill_after:
                     killed = True

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from emer_ray import config, recipes
+from emer_ray import config, recipes, runner
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError
 from emer_ray.relabel import relabel
 from emer_ray.reparse import reparse
 from emer_ray.runner import Cluster
 from emer_ray.store import index, layout, parts, record
-from tests import rows
+from tests import actors, rows
 from tests.chat_server import serving
 
 pytestmark = pytest.mark.ray
@@ -271,8 +271,12 @@ def test_a_priced_run_stops_before_its_budget_and_goes_on_with_a_larger_one(
                 tmp_path, "one_shot", clips(synthetic, 16), models={"main": model}, budget=budget
             )
 
-        with pytest.raises(BudgetError, match=r"budget\.usd"):
+        before = actors.alive()
+        with pytest.raises(BudgetError, match=r"budget\.usd") as stopped:
             relabel(allowed(9.5 * each + 0.004))
+        runner.connect()
+        actors.wait_for_end(before)
+        assert stopped.tb, "the error is still held, with all that it holds"
         assert len(server.received) * each <= 9.5 * each + 0.004
         done = index.outcomes(str(tmp_path / "run")).height
         assert 4 <= done < 16

@@ -17,7 +17,7 @@ from emer_ray.runner import Cluster
 from emer_ray.show import show
 from emer_ray.status import status
 from emer_ray.store import index, record
-from tests import rows
+from tests import actors, rows
 
 pytestmark = pytest.mark.ray
 
@@ -201,8 +201,11 @@ def test_a_run_whose_first_clips_all_fail_alike_is_stopped(
     clips = [{"clip_id": f"c{number}", "video_uri": "nowhere.mp4"} for number in range(600)]
     manifest = rows.manifest(tmp_path / "clips.jsonl", clips)
     run = str(tmp_path / "run")
-    with pytest.raises(BudgetError, match="all failed in decode as 'missing'"):
+    before = actors.alive()
+    with pytest.raises(BudgetError, match="all failed in decode as 'missing'") as stopped:
         relabel(fake(manifest, run))
+    actors.wait_for_end(before)
+    assert stopped.tb, "the error is still held, with all that it holds"
     assert 0 < len(rows.stored(run)) < 600
 
 
