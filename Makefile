@@ -1,5 +1,5 @@
 # make demo   explain the demo clips      make check  format, lint, types
-# make test   the test suite (≤ 20 min)   make bench  measure this machine
+# make test   the test suite (25 min)     make bench  measure this machine
 # make docs   write the generated parts of the README
 # make bench-report   tables and plots of benchmarks/results into benchmarks/README.md
 # make audit  known vulnerabilities of the installed packages (asks PyPI; not part of check)
