@@ -18,16 +18,27 @@ class Gate:
     def __init__(self, most: int) -> None:
         self._most = most
         self._inside: set[int] = set()
+        self._ended = False
         self._changed = asyncio.Condition()
 
-    async def enter(self, shard: int) -> None:
+    async def enter(self, shard: int) -> bool:
+        """Wait until the shard may be begun; false where the run has ended instead."""
         async with self._changed:
             await self._changed.wait_for(
-                lambda: shard in self._inside or len(self._inside) < self._most
+                lambda: self._ended or shard in self._inside or len(self._inside) < self._most
             )
-            self._inside.add(shard)
+            if not self._ended:
+                self._inside.add(shard)
+            return not self._ended
 
     async def leave(self, shard: int) -> None:
+        """Hear that the shard is out."""
         async with self._changed:
             self._inside.discard(shard)
+            self._changed.notify_all()
+
+    async def end(self) -> None:
+        """Send away who waits, and who still comes."""
+        async with self._changed:
+            self._ended = True
             self._changed.notify_all()

@@ -215,7 +215,7 @@ def run(
     except ray.exceptions.RayTaskError as error:
         raise mistake(error) from None
     finally:
-        ray.kill(gate)  # actors that wait at it would outlive the run
+        gate.end.remote()  # actors that wait at it would outlive the run
 
 
 def mistake(error: ray.exceptions.RayTaskError) -> Exception:
@@ -310,7 +310,8 @@ class _Worker:
         with meter.metered() as spent:
             if self._gate is not None:
                 with meter.waiting("gate"):
-                    ray.get(self._gate.enter.remote(shard))
+                    if not ray.get(self._gate.enter.remote(shard)):
+                        return block  # to nobody
             started_s = time.time()
             table = self._chain(table)
         self._metrics.emit(spent.counts)

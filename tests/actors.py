@@ -7,11 +7,11 @@ import ray._private.state
 
 
 def alive() -> set[str]:
-    """Name the actors of runs that are not dead; they hold CPUs that the next run needs."""
+    """Name the actors of pools that are not dead; they hold CPUs that the next run needs."""
     return {
         actor
         for actor, found in ray._private.state.actors().items()
-        if found["State"] != "DEAD" and found["ActorClassName"].startswith(("MapWorker", "Gate"))
+        if found["State"] != "DEAD" and found["ActorClassName"].startswith("MapWorker")
     }
 
 

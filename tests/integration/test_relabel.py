@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from emer_ray import config, pipeline, storage
+from emer_ray import config, pipeline, runner, storage
 from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, RunDirError
 from emer_ray.relabel import Progress, RelabelOptions, relabel
@@ -204,6 +204,7 @@ def test_a_run_whose_first_clips_all_fail_alike_is_stopped(
     before = actors.alive()
     with pytest.raises(BudgetError, match="all failed in decode as 'missing'") as stopped:
         relabel(fake(manifest, run))
+    runner.connect()
     actors.wait_for_end(before)
     assert stopped.tb, "the error is still held, with all that it holds"
     assert 0 < len(rows.stored(run)) < 600

@@ -6,15 +6,17 @@ that the raw answers are equal token for token whichever way a model is run.
 
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray._private.state
 
 import emer_ray
-from emer_ray import config, containment, pipeline, runner, stages
+from emer_ray import config, containment, pipeline, stages
 from emer_ray.config import RunConfig
 from emer_ray.relabel import Progress, relabel
 from emer_ray.runner import Cluster
@@ -142,11 +144,14 @@ def test_two_phases_give_pools_back_in_between_and_resume(
     lost = {"faults": {"main_towers": {"webcam_neutral": "exit"}}}
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     parted = configured(tmp_path / "two", "one_shot", **split, **lost, output={"phases": 2})
-    alive: dict[str, list[str]] = {}
+    began_ms = time.time() * 1000
+    told_ms: list[float] = []
+    lives: list[dict[str, Any]] = []
 
     def noted(progress: Progress) -> None:
-        alive.setdefault(progress.phase, runner.actors())
+        told_ms.append(time.time() * 1000)
         if not progress.phase:
+            lives.extend(ray._private.state.actors().values())
             raise RuntimeError("stop here")
 
     with pytest.raises(RuntimeError, match="stop here"):
@@ -159,11 +164,14 @@ def test_two_phases_give_pools_back_in_between_and_resume(
     assert said == rows.stored(one)
     ended = said["webcam_neutral"]
     assert (ended["stage"], ended["kind"]) == ("main_towers", "crashed")
-    pools = {phase: " ".join(lines) for phase, lines in alive.items()}
-    assert "MainTowers" in pools["encoding: "]
-    assert "Explain" not in pools["encoding: "]
-    assert "Explain" in pools[""]
-    assert "Decode" not in pools[""]
+    *_, encoded_ms, explained_ms = told_ms
+    mine = [life for life in lives if life["StartTime"] > began_ms]
+    for name in ("(Decode", "(MainTowers"):  # of the first plan only; the second recalls them
+        ended_ms = [life["EndTime"] for life in mine if name in life["ActorClassName"]]
+        assert 0 < min(ended_ms) <= max(ended_ms) < explained_ms, name
+    assert (
+        min(life["StartTime"] for life in mine if "Explain" in life["ActorClassName"]) > encoded_ms
+    )
     starts = record.require(two)["starts"]
     encoded = [start.get("encoded", {"clips": 0})["clips"] for start in starts]
     assert encoded == [6, 0]  # a start that finds every row stored says nothing of encoding

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+pytest.importorskip("vl_convert", reason="needs the extra: pip install 'emer-ray[report]'")
+
 from emer_ray import cli
 from emer_ray.bench import drawings, results
 from emer_ray.errors import ConfigError
