@@ -210,6 +210,7 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
     if config.output.phases == 2:
         phases.cut(flow, config, run)  # refuses what cannot be cut
     counts = index.counts(placed, outcomes)
+    same = before is not None and placed.equals(before)
     done = Progress(
         clips=counts["clips"],
         ok=counts["ok"],
@@ -227,8 +228,8 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
         earlier=earlier,
         done=done,
         retrying=options.retry_failed is not None,
-        unsaved=before is None or not placed.equals(before),
-        changed=[] if before is None else index.changed_shards(placed, before),
+        unsaved=not same,
+        changed=[] if same or before is None else index.changed_shards(placed, before),
     )
 
 

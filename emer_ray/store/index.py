@@ -372,8 +372,8 @@ def _not_ok(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
     """List the clips of the newest manifest that have no explanation, with their last shard."""
     ok = outcomes.filter(pl.col("outcome") == "ok").select("clip_id")
     return (
-        manifest.filter("present")
-        .select("clip_id", "shards")
+        manifest.select("clip_id", "shards", "present")  # to filter other columns takes time
+        .filter("present")
         .join(ok, on="clip_id", how="anti", maintain_order="left")
         .select("clip_id", shard=pl.col("shards").list.last())
     )
@@ -387,9 +387,8 @@ def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
         nothing = {"earlier_part": pl.lit(None, pl.String), "earlier_shard": pl.lit(None, pl.Int32)}
         manifest = manifest.with_columns(**nothing)
     return (
-        manifest.filter("present")
+        manifest.filter("present", pl.col("shards").list.last().is_in(list(shards)))
         .with_columns(shard=pl.col("shards").list.last(), attempt=pl.col("shards").list.len())
-        .filter(pl.col("shard").is_in(list(shards)))
         .sort("shard", maintain_order=True)
         .select(
             *light,
