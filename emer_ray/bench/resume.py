@@ -37,8 +37,6 @@ from emer_ray.store import index, layout, parts, record
 LEFT: Final = 160
 """Clips still to do: ten shards, so that the run has something to go on with."""
 WRITERS: Final = 16
-SETTLE_S: Final = 20.0
-"""For a store that was given a million clips' parts within minutes, which no run does."""
 _SHARD: Final = 0x5A6B7C0D
 """Stands for the shard in the pattern that every part is stamped from."""
 
@@ -57,8 +55,6 @@ def resume(
         started = time.monotonic()
         _build(config, run, done)
         say(f"{done} clips in {len(layout.live(run))} parts: {time.monotonic() - started:.1f} s")
-        if where is not None:
-            time.sleep(SETTLE_S)
         # a driver that starts again is a new process, without what this one keeps of building
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
             summary = fresh.submit(relabel, config).result()
