@@ -454,6 +454,8 @@ def _rows(wrong: pl.Series) -> str:
 
 
 def _repeated_ids(ids: pl.Series) -> list[str]:
+    if ids.n_unique() == len(ids):  # a quarter of a second for a million ids sooner than below
+        return []
     wrong = ids.is_duplicated() & ids.is_not_null()
     if not wrong.any():
         return []

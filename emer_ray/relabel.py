@@ -7,6 +7,7 @@ what is left and nothing else.
 """
 
 import dataclasses
+import functools
 import gc
 import hashlib
 import logging
@@ -203,14 +204,15 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
         stored = pool.submit(index.outcomes, run)
         known = pool.submit(index.load_manifest, run)
         rows = pl.DataFrame(pl.from_arrow(manifest.load(config.input)))
-        before, outcomes = known.result(), stored.result()
-    placed = index.assign_shards(rows, before, clips_per_shard)
+        before = known.result()
+        placed = index.assign_shards(rows, before, clips_per_shard)
+        outcomes = stored.result()
     if options.retry_failed is not None:
         placed = index.reassign_failed(placed, outcomes, options.retry_failed, clips_per_shard)
     if config.output.phases == 2:
         phases.cut(flow, config, run)  # refuses what cannot be cut
-    counts = index.counts(placed, outcomes)
-    same = before is not None and placed.equals(before)
+    counts, shards = index.standing(placed, outcomes)
+    same = placed is before
     done = Progress(
         clips=counts["clips"],
         ok=counts["ok"],
@@ -222,7 +224,7 @@ def look(config: RunConfig, options: RelabelOptions) -> Task:
         run=run,
         placed=placed,
         outcomes=outcomes,
-        shards=index.unfinished(placed, outcomes),
+        shards=shards,
         clips_per_shard=clips_per_shard,
         why=why,
         earlier=earlier,
@@ -574,7 +576,7 @@ def _follow(
     """
     run = task.run
     progress = dataclasses.replace(task.done, started=time.monotonic())
-    known = index.without(task.outcomes, task.shards)
+    known = functools.partial(index.without, task.outcomes, task.shards)
     snapshots = index.Snapshots(run, known, every=config.output.snapshot_clips)
     try:
         for table in _arriving(config, task, receipts, progress, on_progress, account):
@@ -622,9 +624,9 @@ def _baselines(
     if config.input.answers and "baselines" not in journal:
         theirs = record.require(config.input.answers)
         journal |= {name: theirs[name] for name in _BASELINE_KEYS if name in theirs}
-    listed = task.placed.filter("present")
     read = not config.input.answers and not journal.get("baseline_clips")
     if not journal.get("baselines") and read and pipeline.needs_baselines(config):
+        listed = task.placed.filter("present")
         enough = listed.height >= BASELINE_FROM
         found = _voices(config, listed, task.run, cluster) if enough else {}
         journal["baselines"] = {name: list(values) for name, values in found.items()}

@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import random
+import re
 import secrets
 import tempfile
 import time
@@ -67,6 +68,14 @@ _PARALLEL: Final = 4
 
 _LISTERS: Final = 16
 """Pieces of a listing that are fetched at a time."""
+
+_CONTENTS: Final = (
+    re.compile(b"<Key>([^<]+)</Key>"),
+    re.compile(b"<Size>([0-9]+)</Size>"),
+    re.compile(b'<ETag>(?:"|&quot;|&#34;)?([^<&"]+)(?:"|&quot;|&#34;)?</ETag>'),
+    re.compile(b"<LastModified>([^<]+)</LastModified>"),
+)
+"""What a page of a listing says of an object, in whatever order a server says it."""
 
 _DELETED: Final = 1000
 """Names that one request may delete."""
@@ -240,7 +249,7 @@ def _listed(uri: str, after: str | None, until: str | None) -> Iterator[Entry]:
                     uri=f"s3://{bucket}/{found['Key']}",
                     size=found["Size"],
                     modified_s=found["LastModified"].timestamp(),
-                    version=found["ETag"].strip('"'),
+                    version=found.get("ETag", "").strip('"'),
                 )
         if not page["IsTruncated"]:
             return
@@ -253,23 +262,33 @@ def _read_contents(
     """Read the names off a page of a listing, and leave botocore the rest of it.
 
     botocore's parser takes 70 ms of CPU for a page, 4 s for the 62,500 parts of a million clips;
-    the same XML library used directly takes 6 ms.
+    an XML library takes 6 ms, four patterns 1 ms. A page that they do not fit is left to botocore.
     """
     body: bytes = response_dict["body"]
     start, end = body.find(b"<Contents>"), body.rfind(b"</Contents>") + len(b"</Contents>")
     if start < 0 or response_dict["status_code"] != 200:
         return
-    found = ElementTree.fromstring(b"<page>" + body[start:end] + b"</page>")  # noqa: S314 as botocore does
+    names = body[start:end]
+    found = [pattern.findall(names) for pattern in _CONTENTS]
+    if {len(cells) for cells in found} != {names.count(b"<Contents>")}:
+        return
     customized_response_dict["Contents"] = [
         {
-            "Key": one.findtext("Key"),
-            "Size": int(one.findtext("Size") or 0),
-            "ETag": one.findtext("ETag") or "",
-            "LastModified": datetime.fromisoformat(one.findtext("LastModified") or ""),
+            "Key": _text(key),
+            "Size": int(n_bytes),
+            "ETag": etag.decode(),
+            "LastModified": datetime.fromisoformat(modified.decode()),
         }
-        for one in found
+        for key, n_bytes, etag, modified in zip(*found, strict=True)
     ]
     response_dict["body"] = body[:start] + body[end:]
+
+
+def _text(escaped: bytes) -> str:
+    """Decode the text between two tags."""
+    if b"&" not in escaped:
+        return escaped.decode()
+    return ElementTree.fromstring(b"<a>" + escaped + b"</a>").text or ""  # noqa: S314 as botocore does
 
 
 class _Ranged(io.RawIOBase):

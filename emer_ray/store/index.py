@@ -9,9 +9,10 @@ Work is identified by clip id and shard, never by a block, a file count or an or
 29).
 """
 
+import functools
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -61,7 +62,8 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
     """Give every clip a shard, once and for all.
 
     Known clips keep theirs and take the new row's values; new clips fill new shards in manifest
-    order; clips that left the manifest stay listed with `present = false`.
+    order; clips that left the manifest stay listed with `present = false`. Where nothing is new,
+    `old` itself is returned.
     """
     if old is None:
         numbered = new.with_row_index("row")
@@ -70,7 +72,8 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
             pl.lit(value=True).alias("present"),
         ).drop("row")
     if new["clip_id"].equals(old["clip_id"]):  # as on every resume: no need to join
-        return new.with_columns(old["shards"], pl.lit(value=True).alias("present"))
+        same = old["present"].all() and new.equals(old.drop("shards", "present"))
+        return old if same else new.with_columns(old["shards"], present=pl.lit(value=True))
     known = new.join(
         old.select("clip_id", "shards"), on="clip_id", how="left", maintain_order="left"
     )
@@ -84,9 +87,10 @@ def assign_shards(new: pl.DataFrame, old: pl.DataFrame | None, shard_clips: int)
         pl.lit(value=True).alias("present"),
     )
     gone = old.join(new.select("clip_id"), on="clip_id", how="anti", maintain_order="left")
-    return pl.concat(
+    placed = pl.concat(
         [placed, gone.with_columns(present=pl.lit(value=False))], how="diagonal_relaxed"
     )
+    return old if placed.equals(old) else placed
 
 
 def changed_shards(placed: pl.DataFrame, old: pl.DataFrame) -> list[int]:
@@ -103,10 +107,15 @@ def changed_shards(placed: pl.DataFrame, old: pl.DataFrame) -> list[int]:
 def reassign_failed(
     manifest: pl.DataFrame, outcomes: pl.DataFrame, kinds: Sequence[str], shard_clips: int
 ) -> pl.DataFrame:
-    """Give failed clips a new shard, so that they are tried again beside their old row."""
+    """Give failed clips a new shard, so that they are tried again beside their old row.
+
+    Where there are none, `manifest` itself is returned.
+    """
     failed = final(outcomes).filter(pl.col("outcome") == "failed")
     if kinds:
         failed = failed.filter(pl.col("kind").is_in(list(kinds)))
+    if failed.is_empty():
+        return manifest
     first = int(manifest["shards"].explode().max() or 0) + 1  # type: ignore[arg-type]
     again = pl.col("clip_id").is_in(failed["clip_id"].to_list()) & pl.col("present")
     shard = (first + _numbered(again) // shard_clips).cast(pl.Int32)
@@ -267,14 +276,20 @@ class Snapshots:
     stored. The first of a start is whole: it also names what was read from parts that none did.
     """
 
-    def __init__(self, run: str, known: pa.Table, *, every: int) -> None:
+    def __init__(self, run: str, known: Callable[[], pa.Table], *, every: int) -> None:
+        """Roll them every so many clips; `known` gives what earlier starts stored."""
         self._run = run
         self._every = every
-        self._known = [known]
+        self._first = known
         self._since: list[pa.Table] = []
         self._n_since = self._n_unnamed = 0
         """Clips that no whole snapshot names, and those that no file of the index does."""
         self._number: int | None = None
+
+    @functools.cached_property
+    def _known(self) -> list[pa.Table]:
+        # made when a file is due: of a million clips it takes 0.2 s, which no block should wait for
+        return [self._first()]
 
     def add(self, rows: pa.Table) -> bool:
         """Take outcomes; tells whether that made a file due, which is stored by then."""
@@ -358,37 +373,53 @@ def explained(run: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
             yield table.filter(pc.is_in(table["clip_id"], mine))
 
 
-def unfinished(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> list[int]:
-    """List the shards to run: those with a clip that has neither succeeded nor failed in its shard.
+def standing(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> tuple[dict[str, Any], list[int]]:
+    """Count the clips of the newest manifest by outcome and by failure kind; list what is left.
 
-    A shard is run whole, so that its part is overwritten by a part that holds at least as much.
+    Left are the shards with a clip that has neither succeeded nor failed in its shard. A shard is
+    run whole, so that its part is overwritten by a part that holds at least as much.
     """
-    tried = outcomes.filter(pl.col("outcome") != "ok").select("clip_id", "shard")
-    todo = _not_ok(manifest, outcomes).join(tried, on=["clip_id", "shard"], how="anti")
-    return sorted(todo["shard"].unique().to_list())
-
-
-def _not_ok(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> pl.DataFrame:
-    """List the clips of the newest manifest that have no explanation, with their last shard."""
     ok = outcomes.filter(pl.col("outcome") == "ok").select("clip_id")
-    return (
+    not_ok = (
         manifest.select("clip_id", "shards", "present")  # to filter other columns takes time
         .filter("present")
         .join(ok, on="clip_id", how="anti", maintain_order="left")
         .select("clip_id", shard=pl.col("shards").list.last())
     )
+    tried = outcomes.filter(pl.col("outcome") != "ok")
+    todo = not_ok.join(tried, on=["clip_id", "shard"], how="anti")
+    last = final(tried.join(not_ok, on="clip_id", how="semi"))
+    kinds = last.group_by("stage", "kind").len().sort("kind")
+    clips = int(manifest["present"].sum())
+    counted = {
+        "clips": clips,
+        "ok": clips - not_ok.height,
+        "failed": last.height,
+        "kinds": {f"{stage}:{kind}": n for stage, kind, n in kinds.iter_rows()},
+    }
+    return counted, sorted(todo["shard"].unique().to_list())
+
+
+def counts(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> dict[str, Any]:
+    """Count the clips of the newest manifest by outcome and by failure kind."""
+    return standing(manifest, outcomes)[0]
+
+
+def unfinished(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> list[int]:
+    """List the shards to run."""
+    return standing(manifest, outcomes)[1]
 
 
 def clips_of(manifest: pl.DataFrame, shards: Sequence[int]) -> pl.DataFrame:
     """Select the rows of some shards in the form that enters the pipeline, ordered by shard."""
     light = [name for name in schema.CLIPS.names if name in schema.MANIFEST.names]
     blank = ("stage", "kind", "message", "worker")
+    wanted = manifest.filter("present", pl.col("shards").list.last().is_in(list(shards)))
     if "earlier_part" not in manifest.columns:
         nothing = {"earlier_part": pl.lit(None, pl.String), "earlier_shard": pl.lit(None, pl.Int32)}
-        manifest = manifest.with_columns(**nothing)
+        wanted = wanted.with_columns(**nothing)
     return (
-        manifest.filter("present", pl.col("shards").list.last().is_in(list(shards)))
-        .with_columns(shard=pl.col("shards").list.last(), attempt=pl.col("shards").list.len())
+        wanted.with_columns(shard=pl.col("shards").list.last(), attempt=pl.col("shards").list.len())
         .sort("shard", maintain_order=True)
         .select(
             *light,
@@ -568,18 +599,3 @@ def judge(
         read=read,
         bad_parts=bad_parts,
     )
-
-
-def counts(manifest: pl.DataFrame, outcomes: pl.DataFrame) -> dict[str, Any]:
-    """Count the clips of the newest manifest by outcome and by failure kind."""
-    not_ok = _not_ok(manifest, outcomes)
-    clips = int(manifest["present"].sum())
-    failed = outcomes.filter(pl.col("outcome") != "ok").join(not_ok, on="clip_id", how="semi")
-    last = final(failed)
-    kinds = last.group_by("stage", "kind").len().sort("kind")
-    return {
-        "clips": clips,
-        "ok": clips - not_ok.height,
-        "failed": last.height,
-        "kinds": {f"{stage}:{kind}": n for stage, kind, n in kinds.iter_rows()},
-    }

@@ -235,8 +235,9 @@ class TestAnswersOfS3:
         monkeypatch.setattr(s3.time, "sleep", lambda _: None)
         with contextlib.ExitStack() as stack:
 
-            def start(status, code):
-                body = f"<Error><Code>{code}</Code><Message>because</Message></Error>".encode()
+            def start(status, code, body=None):
+                error = f"<Error><Code>{code}</Code><Message>because</Message></Error>"
+                body = (body or error).encode()
                 address, asked = stack.enter_context(
                     serving(lambda handler: reply(handler, status, body))
                 )
@@ -294,6 +295,49 @@ class TestAnswersOfS3:
         asked = answering(404, "NoSuchKey")
         failure(storage.read, "s3://bucket/x")
         assert asked[0][1] == "/bucket/x"
+
+    AS_OF_AWS = (
+        "<Contents><Key>run/a%26%C3%A9+b.parquet</Key>"
+        "<LastModified>2026-11-28T01:02:03.000Z</LastModified>"
+        "<ETag>&quot;00ff-12&quot;</ETag><ChecksumAlgorithm>SHA256</ChecksumAlgorithm>"
+        "<Owner><ID>me</ID><DisplayName>Key</DisplayName></Owner>"
+        "<Size>7</Size><StorageClass>STANDARD</StorageClass></Contents>"
+    )
+
+    @pytest.mark.parametrize(
+        ("contents", "encoding", "expected"),
+        [
+            (AS_OF_AWS, "url", ("run/a&é b.parquet", 7, "00ff-12", 1795827723.0)),
+            (
+                "<Contents><Size>0</Size><ETag>&#34;ab&#34;</ETag><Key>run/a&amp;lt; &#x4e2d;</Key>"
+                "<LastModified>1970-01-01T00:00:01Z</LastModified></Contents>",
+                None,
+                ("run/a&lt; 中", 0, "ab", 1.0),
+            ),
+            (  # of a shape that only botocore reads
+                "<Contents>\n<Key >run/a</Key>\n<Size>1</Size>\n"
+                "<LastModified>1970-01-01T00:00:01Z</LastModified></Contents>",
+                None,
+                ("run/a", 1, "", 1.0),
+            ),
+        ],
+    )
+    def test_a_page_of_a_listing_is_read_in_every_shape(
+        self, answering, contents, encoding, expected
+    ):
+        key, n_bytes, version, modified_s = expected
+        told = f"<EncodingType>{encoding}</EncodingType>" if encoding else ""
+        page = f"<IsTruncated>false</IsTruncated>{told}{contents}{contents}<KeyCount>2</KeyCount>"
+        answering(
+            200,
+            "",
+            '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult '
+            f'xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{page}</ListBucketResult>',
+        )
+        entry = storage.Entry(
+            uri=f"s3://bucket/{key}", size=n_bytes, modified_s=modified_s, version=version
+        )
+        assert list(storage.listing("s3://bucket/run")) == [entry, entry]
 
 
 @pytest.mark.parametrize(

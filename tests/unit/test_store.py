@@ -90,6 +90,21 @@ def test_a_clip_that_comes_back_keeps_its_shard() -> None:
     assert shards_of(again) == {"b": [1], "a": [0]}
 
 
+def test_an_equal_manifest_is_the_very_one_that_is_stored() -> None:
+    first = index.assign_shards(manifest("a", "b"), None, 1)
+    assert index.assign_shards(manifest("a", "b"), first, 1) is first
+    left = index.assign_shards(manifest("a"), first, 1)
+    assert left is not first
+    assert index.assign_shards(manifest("a"), left, 1) is left
+    again = index.assign_shards(manifest("a", "b"), left, 1)
+    assert again["present"].all()
+    other = manifest("a", "b").with_columns(subtitle_en=pl.lit("so"))
+    placed = index.assign_shards(other, first, 1)
+    assert placed["subtitle_en"].to_list() == ["so", "so"]
+    nothing = pl.DataFrame(pl.from_arrow(schema.INDEX.empty_table()))
+    assert index.reassign_failed(first, nothing, [], 1) is first
+
+
 def test_retrying_gives_failed_clips_of_the_kinds_a_new_shard(tmp_path: Path) -> None:
     run = str(tmp_path)
     placed = index.assign_shards(manifest("a", "b", "c", "d"), None, 2)
@@ -209,7 +224,7 @@ def test_what_came_since_a_snapshot_is_named_beside_it_and_then_by_the_next(
         return [part.name for part in index.vouched(index.newest_snapshot(run), live)[1]]
 
     run = str(tmp_path)
-    snapshots = index.Snapshots(run, schema.INDEX.empty_table(), every=20)
+    snapshots = index.Snapshots(run, schema.INDEX.empty_table, every=20)
     seen = []
     for shard in range(12):
         write(run, shard, [f"clip-{shard}"], [])
