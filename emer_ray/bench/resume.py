@@ -4,9 +4,10 @@ The directory is as the default shard size leaves it: 62,500 parts, each a whole
 ids of its own, the manifest, and the index of a driver that was killed just before it was due
 again, so that the outcomes of the last 10,000 clips are not in the snapshot and the parts of the
 last 1,000 have to be opened. What is not real: the rows say almost nothing, so that a part has
-30 kB, and nobody computed them. Then a manifest that has 160 clips more is relabeled for real, by a
-new process. `seconds` counts, without the start of Ray, until the first block is submitted: the
-manifest, the listing, the snapshot, the anti-join, the lease.
+30 kB, and nobody computed them. The 160 clips that are left are relabeled for real, by a new
+process, from the manifest that the directory knows. `seconds` counts, without the start of Ray,
+until the first block is submitted: the manifest, the listing, the snapshot, the anti-join, the
+lease.
 """
 
 import hashlib

@@ -280,7 +280,7 @@ class Snapshots:
         """Roll them every so many clips; `known` gives what earlier starts stored."""
         self._run = run
         self._every = every
-        self._first = known
+        self._earlier = known
         self._since: list[pa.Table] = []
         self._n_since = self._n_unnamed = 0
         """Clips that no whole snapshot names, and those that no file of the index does."""
@@ -289,7 +289,7 @@ class Snapshots:
     @functools.cached_property
     def _known(self) -> list[pa.Table]:
         # made when a file is due: of a million clips it takes 0.2 s, which no block should wait for
-        return [self._first()]
+        return [self._earlier()]
 
     def add(self, rows: pa.Table) -> bool:
         """Take outcomes; tells whether that made a file due, which is stored by then."""

@@ -62,6 +62,16 @@ def test_the_newest_figure_is_held_against_its_goal(tmp_path: Path) -> None:
     assert list(specs) == ["goals"]
 
 
+def test_a_disk_and_a_store_have_a_line_each(tmp_path: Path) -> None:
+    folder = a_folder(tmp_path)
+    kept(folder, "resume", {"seconds": 4.5, "store": "s3"}, "2026-11-27T12:00:00Z")
+    kept(folder, "resume", {"seconds": 6.0, "store": "local"}, "2026-11-28T12:00:00Z")
+    text, specs = results.rendered(folder)
+    assert "| `resume` seconds, local | 6 | at most 5 | **no** |" in text
+    assert "| `resume` seconds, s3 | 4.5 | at most 5 | yes |" in text
+    assert len(specs["goals"]["data"]["values"]) == 2
+
+
 def test_rendering_twice_changes_nothing(tmp_path: Path) -> None:
     folder = a_folder(tmp_path)
     peers = {"clips": 5000, "kill_clips": 400, "ours": PEER | {"redone": 7}}

@@ -128,6 +128,7 @@ def test_the_run_manifest_survives_its_file(tmp_path: Path) -> None:
     found = index.load_manifest(str(tmp_path))
     assert found is not None
     assert found.equals(placed)
+    assert index.assign_shards(manifest("a", "b", "c"), found, 2) is found
     assert index.load_manifest(str(tmp_path / "elsewhere")) is None
 
 
