@@ -276,7 +276,7 @@ def test_a_priced_run_stops_before_its_budget_and_goes_on_with_a_larger_one(
             relabel(allowed(9.5 * each + 0.004))
         runner.connect()
         actors.wait_for_end(before)
-        assert stopped.tb, "the error is still held, with all that it holds"
+        del stopped  # held until here, with all that an error holds
         assert len(server.received) * each <= 9.5 * each + 0.004
         done = index.outcomes(str(tmp_path / "run")).height
         assert 4 <= done < 16

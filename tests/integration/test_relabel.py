@@ -206,7 +206,7 @@ def test_a_run_whose_first_clips_all_fail_alike_is_stopped(
         relabel(fake(manifest, run))
     runner.connect()
     actors.wait_for_end(before)
-    assert stopped.tb, "the error is still held, with all that it holds"
+    del stopped  # held until here, with all that an error holds
     assert 0 < len(rows.stored(run)) < 600
 
 
