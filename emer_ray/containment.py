@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -217,8 +218,32 @@ def _released(
     except EmerError:
         held.release()  # the run's mistake, which no clip pays for when it starts again
         raise
-    held.release()
+    kept = _KEPT.get()
+    if kept is None:
+        held.release()
+    else:
+        kept.append(held)
     return answers
+
+
+_KEPT: Final[ContextVar[list[claims.Claim] | None]] = ContextVar("emer_kept", default=None)
+
+
+@contextmanager
+def claims_kept() -> Iterator[None]:
+    """Keep the claims of a shard until all that is done to it in here is through.
+
+    When another shard ends the process in between, Ray repeats all of it. A clip that was given up
+    must not have its tries anew then: two such shards would undo each other again and again.
+    """
+    kept: list[claims.Claim] = []
+    before = _KEPT.set(kept)
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
+        for held in kept:
+            held.release()
 
 
 def _one_by_one(

@@ -606,8 +606,9 @@ class Chain:
         }
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        for stage in self._stages.values():
-            table = stage(table)
+        with containment.claims_kept():
+            for stage in self._stages.values():
+                table = stage(table)
         return table
 
     @property

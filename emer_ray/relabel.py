@@ -39,7 +39,7 @@ from emer_ray.config import RunConfig
 from emer_ray.errors import BudgetError, ConfigError, ModelError, StorageError
 from emer_ray.reason.baselines import Baselines, voice_baselines
 from emer_ray.records import Measure
-from emer_ray.store import drain, embeddings, index, lease, parts, record
+from emer_ray.store import claims, drain, embeddings, index, lease, parts, record
 
 log = logging.getLogger(__name__)
 
@@ -361,7 +361,10 @@ def _close(journal: dict[str, Any], task: Task, outcomes: pl.DataFrame, started:
     journal["usd"] = _usd(outcomes)
     start = journal["starts"][-1]
     start["seconds"] = round(time.monotonic() - started, 3)
-    done = journal["counts"]["ok"] + journal["counts"]["failed"] - task.done.skipped
+    ended = journal["counts"]["ok"] + journal["counts"]["failed"]
+    if ended == journal["counts"]["clips"]:
+        claims.clear(task.run)
+    done = ended - task.done.skipped
     if done and (predicted := record.plan(task.run, journal["fingerprint"])):
         start["plan"] = cost.beside(predicted, start, done)
     record.save(task.run, journal)

@@ -45,10 +45,11 @@ class Claim:
             self._save()
 
     def succeeded(self, clip_id: str) -> None:
-        """Forget the tries of a clip that gave a result; stored with the next try."""
+        """Forget the tries of a clip that gave a result, before a neighbour may end the process."""
         with self._lock:
             self.alone.pop(clip_id, None)
             self.trying = None
+            self._save()
 
     def blame(self, kind: FailureKind) -> None:
         """Say why this process ends now, if it is because of a clip tried alone."""
@@ -72,6 +73,14 @@ def claim(run: str, stage: str, shard: int) -> Claim:
         return Claim(uri=uri, first=True)
     state = _load(uri)
     return Claim(uri=uri, first=False, alone=dict(state["alone"]), blamed=dict(state["blamed"]))
+
+
+def clear(run: str) -> None:
+    """Remove the marks of a run of which nothing is left to do.
+
+    A process that ends between storing a shard and releasing its claim leaves one.
+    """
+    storage.delete_all(entry.uri for entry in storage.listing(storage.join(run, "claims")))
 
 
 def _load(uri: str) -> Mapping[str, Any]:

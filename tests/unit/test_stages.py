@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -286,6 +287,44 @@ def test_of_shards_side_by_side_the_clip_that_kills_the_engine_pays_alone(tmp_pa
     assert deaths == 1 + claims.ALONE_TRIES
     assert '[[null, null, null], [null, "crashed", null], [null, null, null]]' in done.stdout
     assert not list(tmp_path.rglob("*.json"))
+
+
+UNDOING = """
+import json, pathlib, sys
+from concurrent.futures import ThreadPoolExecutor
+from emer_ray import containment, schema
+from tests.unit.test_stages import decoded
+faults = {"b": "exit", "e": "hang"}
+guard = containment.Guard(run=sys.argv[1], deadline_s=0.5, faults=faults)
+def shard(number):
+    returned = pathlib.Path(sys.argv[1], f"returned-{number}")
+    if returned.exists():  # as Ray repeats only what was not returned
+        return
+    table = decoded(*("abc", "def")[number])
+    place = table.schema.get_field_index("shard")
+    table = table.set_column(place, "shard", containment.pa.array([number] * 3, "int32"))
+    with containment.claims_kept():
+        for stage in ("encode", "next"):
+            table = containment.through(
+                table, stage=stage, to=schema.ENCODED, work=lambda rows: [{}] * len(rows),
+                guard=guard,
+            )
+        returned.write_text(json.dumps(table["kind"].to_pylist()))
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(shard, range(2)))
+"""
+
+
+def test_shards_of_one_process_do_not_undo_what_each_other_gave_up(tmp_path: Path) -> None:
+    """A shard whose clip was given up waits for its next stage while the other one's clip kills."""
+    command = [sys.executable, "-c", UNDOING, str(tmp_path)]
+    root = Path(__file__).parents[2]
+    deaths = 0
+    while (done := subprocess.run(command, cwd=root, capture_output=True, text=True)).returncode:
+        deaths += 1
+        assert deaths <= 2 * (1 + claims.ALONE_TRIES), done.stderr
+    kinds = [json.loads((tmp_path / f"returned-{number}").read_text()) for number in range(2)]
+    assert kinds == [[None, "crashed", None], [None, "timeout", None]]
 
 
 def parsed(*clip_ids: str, script: dict[str, str] | None = None) -> pa.Table:

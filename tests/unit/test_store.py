@@ -343,6 +343,14 @@ def test_a_torn_claim_counts_nothing_and_stops_nobody(tmp_path: Path, left: byte
     assert (again.first, again.alone) == (False, {})
 
 
+def test_nothing_is_claimed_of_a_run_that_is_through(tmp_path: Path) -> None:
+    claims.claim(str(tmp_path), "parse", 4)
+    claims.claim(str(tmp_path), "write", 4)
+    claims.clear(str(tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
+    claims.clear(str(tmp_path))
+
+
 def test_a_claim_that_goes_while_it_is_read_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
