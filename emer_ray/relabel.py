@@ -362,12 +362,12 @@ def _close(journal: dict[str, Any], task: Task, outcomes: pl.DataFrame, started:
     start = journal["starts"][-1]
     start["seconds"] = round(time.monotonic() - started, 3)
     ended = journal["counts"]["ok"] + journal["counts"]["failed"]
-    if ended == journal["counts"]["clips"]:
-        claims.clear(task.run)
     done = ended - task.done.skipped
     if done and (predicted := record.plan(task.run, journal["fingerprint"])):
         start["plan"] = cost.beside(predicted, start, done)
     record.save(task.run, journal)
+    if ended == journal["counts"]["clips"]:
+        claims.clear(task.run)
 
 
 def _summary(config: RunConfig, task: Task, journal: Mapping[str, Any]) -> dict[str, Any]:
