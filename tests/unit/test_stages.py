@@ -21,11 +21,11 @@ MEDIA = {
 }
 
 
-def clips(*clip_ids: str) -> pa.Table:
+def clips(*clip_ids: str, shard: int = 0) -> pa.Table:
     rows = [
         {
             **dict.fromkeys(schema.CLIPS.names),
-            **{"clip_id": name, "shard": 0, "shard_clips": len(clip_ids), "attempt": 1},
+            **{"clip_id": name, "shard": shard, "shard_clips": len(clip_ids), "attempt": 1},
         }
         for name in clip_ids
     ]
@@ -42,14 +42,15 @@ def frames(clip_id: str) -> containment.Row:
     }
 
 
-def decoded(*clip_ids: str, bad: str = "") -> pa.Table:
+def decoded(*clip_ids: str, bad: str = "", shard: int = 0) -> pa.Table:
     def work(rows: list[containment.Row]) -> list[containment.Row | ClipError]:
         return [
             ClipError("corrupt", "no") if row["clip_id"] in bad else frames(row["clip_id"])
             for row in rows
         ]
 
-    return containment.through(clips(*clip_ids), stage="decode", to=schema.DECODED, work=work)
+    table = clips(*clip_ids, shard=shard)
+    return containment.through(table, stage="decode", to=schema.DECODED, work=work)
 
 
 def test_rows_keep_their_order_and_a_failed_row_its_reason() -> None:
@@ -263,9 +264,7 @@ def work(rows):
         raise EngineDied("gone")
     return [{"notes": []} for _ in rows]
 def shard(number):
-    table = decoded(*("abc", "def", "ghi")[number])
-    place = table.schema.get_field_index("shard")
-    table = table.set_column(place, "shard", containment.pa.array([number] * 3, "int32"))
+    table = decoded(*("abc", "def", "ghi")[number], shard=number)
     return containment.through(table, stage="encode", to=schema.ENCODED, work=work, guard=guard)
 with ThreadPoolExecutor(3) as pool:
     print(json.dumps([table["kind"].to_pylist() for table in pool.map(shard, range(3))]))
@@ -300,9 +299,7 @@ def shard(number):
     returned = pathlib.Path(sys.argv[1], f"returned-{number}")
     if returned.exists():  # as Ray repeats only what was not returned
         return
-    table = decoded(*("abc", "def")[number])
-    place = table.schema.get_field_index("shard")
-    table = table.set_column(place, "shard", containment.pa.array([number] * 3, "int32"))
+    table = decoded(*("abc", "def")[number], shard=number)
     with containment.claims_kept():
         for stage in ("encode", "next"):
             table = containment.through(
